@@ -1,0 +1,26 @@
+"""Build script; tool settings live in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="tfdist",
+    version="0.1.0",
+    description="Keras 3 on TensorFlow, trained on many devices and machines by changing one line",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tfdist", "tfdist.*"]),
+    package_data={"tfdist": ["py.typed"], "tfdist.data": ["digits/*"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "numpy>=1.26",
+        "absl-py>=2.1",
+        "omegaconf>=2.3",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.8", "mypy>=1.13", "psutil>=6", "tf-keras>=2.21"],
+    },
+    entry_points={"console_scripts": ["tfdist = tfdist.cli.main:main"]},
+)
