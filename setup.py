@@ -1,12 +1,14 @@
 """Build script; tool settings live in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="tfdist",
     version="0.1.0",
     description="Keras 3 on TensorFlow, trained on many devices and machines by changing one line",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfdist", "tfdist.*"]),
@@ -14,13 +16,22 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.21,<2.22",
-        "keras>=3.15,<3.16",
+        # Keras 3.13 dropped Python 3.10; _compat/ knows these two minor versions.
+        "keras>=3.15,<3.16; python_version>='3.11'",
+        "keras>=3.12.4,<3.13; python_version<'3.11'",
         "numpy>=1.26",
         "absl-py>=2.1",
         "omegaconf>=2.3",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.8", "mypy>=1.13", "psutil>=6", "tf-keras>=2.21"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "psutil>=6",
+            "ruff>=0.8",
+            "mypy>=1.13",
+            "tf-keras>=2.21",
+        ],
     },
     entry_points={"console_scripts": ["tfdist = tfdist.cli.main:main"]},
 )

@@ -16,7 +16,14 @@ _STRATEGIES = {
 }
 _MODULES = ("cluster", "data", "gradients", "launch")
 
-__all__ = ["MirroredStrategy", "MultiWorkerMirroredStrategy", "cluster", "data", "gradients", "launch"]
+__all__ = [
+    "MirroredStrategy",
+    "MultiWorkerMirroredStrategy",
+    "cluster",
+    "data",
+    "gradients",
+    "launch",
+]
 
 
 def __getattr__(name: str) -> Any:
