@@ -16,3 +16,6 @@ class ConfigError(TfdistError, ValueError):
 class WorkersDisagreeError(TfdistError, RuntimeError):
     """Workers of one job run different code, data or weights."""
 
+
+class LaunchError(TfdistError, ValueError):
+    """A job can't be launched as asked; the message names the option, the value and the fix."""

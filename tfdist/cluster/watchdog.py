@@ -7,6 +7,9 @@ is gone, or has closed the pipe because it's done. Should another process have i
 write end, so that the end of file doesn't come, the change of parent tells as well.
 """
 
+from __future__ import annotations
+
+import contextlib
 import os
 import select
 import signal
@@ -21,26 +24,23 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     for pid in _groups_left_by(int(sys.argv[1])):
-        try:
+        with contextlib.suppress(OSError):  # ended by itself
             os.killpg(pid, signal.SIGKILL)
-        except OSError:
-            pass  # ended by itself
 
 
-def _groups_left_by(parent: int) -> "set[int]":
+def _groups_left_by(parent: int) -> set[int]:
     groups: set[int] = set()
     unread = b""
-    while os.getppid() == parent:
+    while True:
         ready, _, _ = select.select([0], [], [], _LOOK_EVERY_SECONDS)
-        if not ready:
-            continue
-        received = os.read(0, 4096)
-        if not received:
-            break
+        received = os.read(0, 4096) if ready else b""
+        if ready and not received:
+            return groups
+        if not ready and os.getppid() != parent:
+            return groups
         *lines, unread = (unread + received).split(b"\n")
         for line in lines:
             (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
-    return groups
 
 
 if __name__ == "__main__":

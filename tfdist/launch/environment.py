@@ -1,0 +1,27 @@
+"""The environment that each task gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from tfdist.cluster import Cluster
+
+# Output must arrive line by line, not when a 8 kB buffer is full; a crash in C++ should say where.
+_ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+# 2: only TensorFlow's errors. What it prints before it reads this is filtered, see output/noise.py.
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def task_environment(
+    cluster: Cluster, env: Mapping[str, str], *, verbose: bool = False
+) -> dict[str, str]:
+    """Returns the whole environment of one task.
+
+    Args:
+        cluster: The cluster as the task sees it; becomes TF_CONFIG.
+        env: What the user sets for all tasks; wins over everything but TF_CONFIG.
+        verbose: Leave TensorFlow's log level as it is.
+    """
+    defaults = _ALWAYS if verbose else _ALWAYS | _QUIET
+    return {**defaults, **os.environ, **env, "TF_CONFIG": cluster.to_tf_config()}

@@ -1,0 +1,101 @@
+"""What a person asks of a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tfdist.errors import LaunchError
+
+# TensorFlow's own examples use this port; other nodes must be able to guess ours, so it's fixed.
+DEFAULT_PORT_BASE = 2222
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How many tasks, where, and what is shown of them.
+
+    Args:
+        workers: Worker tasks of the whole job, over all nodes.
+        ps: Parameter server tasks of the whole job.
+        chief: Adds a chief task. A job with ps tasks always has one: it coordinates them.
+        env: Environment variables for every task, over those of this process.
+        log_dir: Where to write one file per task with all that it prints.
+        verbose: Show TensorFlow's own messages and the tracebacks of all tasks.
+        nnodes: Machines that take part; each runs the same command with its own `node_rank`.
+        node_rank: This machine's position in `node_addresses`.
+        node_addresses: Host names or IP addresses of the machines, without port.
+        port_base: First port of each machine's range. None takes free ports on one node and
+            DEFAULT_PORT_BASE on several, which must all know the ports.
+
+    Raises:
+        LaunchError: If the options don't fit together.
+    """
+
+    workers: int = 1
+    ps: int = 0
+    chief: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    log_dir: Path | None = None
+    verbose: bool = False
+    nnodes: int = 1
+    node_rank: int = 0
+    node_addresses: tuple[str, ...] = ()
+    port_base: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("workers", self.workers, 1, "A job needs a worker; write --workers=2.")
+        _at_least("ps", self.ps, 0, "Leave --ps out for a job without parameter servers.")
+        _at_least("nnodes", self.nnodes, 1, "Leave --nnodes out for one machine.")
+        self._check_nodes()
+        self._check_ports()
+
+    @property
+    def has_chief(self) -> bool:
+        """Whether the job has a task of type chief."""
+        return self.chief or self.ps > 0
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks of the whole job."""
+        return self.workers + self.ps + int(self.has_chief)
+
+    def _check_nodes(self) -> None:
+        if not 0 <= self.node_rank < self.nnodes:
+            raise LaunchError(
+                f"A node's rank must be from 0 to nnodes - 1. Received: node_rank="
+                f"{self.node_rank}, nnodes={self.nnodes}. Give each machine its own --node_rank."
+            )
+        if self.nnodes > 1 and len(self.node_addresses) != self.nnodes:
+            raise LaunchError(
+                f"Each node needs an address. Received: nnodes={self.nnodes}, node_addresses="
+                f"{','.join(self.node_addresses)!r}. List {self.nnodes} hosts: "
+                f"--node_addresses=host0,host1,... (the same list on each machine)."
+            )
+        if len(set(self.node_addresses)) < len(self.node_addresses):
+            raise LaunchError(
+                f"Each node must have an address of its own. Received: node_addresses="
+                f"{','.join(self.node_addresses)!r}. List each machine once."
+            )
+        if self.nnodes > self.num_tasks:
+            raise LaunchError(
+                f"Each node must run a task. Received: nnodes={self.nnodes} for {self.num_tasks} "
+                f"task(s). --workers counts the workers of the whole job: raise it."
+            )
+
+    def _check_ports(self) -> None:
+        if self.port_base is None:
+            return
+        last = _MAX_PORT - self.num_tasks + 1
+        if not 1 <= self.port_base <= last:
+            raise LaunchError(
+                f"The port range must lie in 1 to {_MAX_PORT}. Received: port_base="
+                f"{self.port_base}. Use for example --port_base={DEFAULT_PORT_BASE}."
+            )
+
+
+def _at_least(name: str, value: int, least: int, remedy: str) -> None:
+    if value < least:
+        raise LaunchError(f"{name} must be at least {least}. Received: {name}={value}. {remedy}")
