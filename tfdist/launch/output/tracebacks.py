@@ -1,9 +1,9 @@
 """Keeps a task's last traceback back until it's clear whether the task dies of it.
 
-When one task fails, collective operations fail in all the others, and N tracebacks hide the one that
-matters. So a traceback isn't shown at once. If the task ends in failure, the closing report shows
-it, or not. If the task goes on (prints to stdout, or nothing more happens for a while), the
-traceback was only a message, and is shown as one.
+When one task fails, collective operations fail in all the others, and N tracebacks hide the one
+that matters. So a traceback isn't shown at once. If the task ends in failure, the closing report
+shows it, or not. If the task goes on (prints to stdout, or lives for seconds), the traceback was
+only a message, and is shown as one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class TracebackHold:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.began_at: float | None = None
-        self._last_at = 0.0
 
     def take(self, line: str, now: float) -> bool:
         """Returns whether `line` is kept back; if not, the caller shows it."""
@@ -31,13 +30,12 @@ class TracebackHold:
             if not _START.match(line):
                 return False
             self.began_at = now
-        self._last_at = now
         self.lines.append(line)
         return True
 
     def is_stale(self, now: float) -> bool:
         """Whether the task has gone on living for a while after the traceback."""
-        return self.began_at is not None and now - self._last_at > _HOLD_SECONDS
+        return self.began_at is not None and now - self.began_at > _HOLD_SECONDS
 
     def release(self) -> list[str]:
         """Returns the lines kept back, to be shown, and forgets them."""

@@ -1,0 +1,96 @@
+"""The closing words: which task failed first, and why."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfdist.launch.root_cause import looks_dragged_down
+from tfdist.launch.supervisor import Outcome
+from tfdist.launch.task_process import Ending
+
+_MOST_LINES = 80
+
+
+def failure_report(
+    outcome: Outcome, started_at: float, *, log_dir: Path | None = None, nnodes: int = 1
+) -> str:
+    """Returns the report on a failed job; empty if it did not fail.
+
+    Args:
+        outcome: What the supervisor returned.
+        started_at: When the job started, on the clock of time.monotonic.
+        log_dir: Where the whole output is.
+        nnodes: Machines of the job: the guilty task may be on another.
+    """
+    name = outcome.first_failed
+    if name is None:
+        return ""
+    first = outcome.endings[name]
+    seconds = first.failed_at - started_at
+    lines = [
+        "-" * 80,
+        f"{name} failed first: {describe(first.code)}, {seconds:.1f} s after the start.",
+        *_words(first),
+        *_others(name, outcome.endings),
+        *_hints(name, first, outcome.endings, nnodes),
+        _where_is_more(name, log_dir),
+    ]
+    return "\n".join(lines)
+
+
+def describe(code: int) -> str:
+    """Returns an exit status in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}"
+
+
+def _words(ending: Ending) -> list[str]:
+    words = ending.words
+    if not words:
+        return ["It printed nothing to stderr."]
+    cut = len(words) - _MOST_LINES
+    head = [f"    ... {cut} lines before ..."] if cut > 0 else []
+    what = "Its traceback:" if words[0].startswith("Traceback") else "Its last words on stderr:"
+    return [what, *head, *(f"    {word}" for word in words[-_MOST_LINES:])]
+
+
+def _others(name: str, endings: Mapping[str, Ending]) -> list[str]:
+    said = [f"{other} ({_fate(ending)})" for other, ending in endings.items() if other != name]
+    return [f"The others: {', '.join(said)}."] if said else []
+
+
+def _fate(ending: Ending) -> str:
+    if ending.stopped_at is not None:
+        return "ended by the launcher"
+    if looks_dragged_down(ending):
+        return f"dragged down, {describe(ending.code)}"
+    return describe(ending.code)
+
+
+def _hints(name: str, first: Ending, endings: Mapping[str, Ending], nnodes: int) -> list[str]:
+    if first.code == -signal.SIGKILL:
+        return ["Hint: nothing in tfdist sent it this SIGKILL; is the machine out of memory?"]
+    if not looks_dragged_down(first):
+        return []
+    done = [other for other, e in endings.items() if e.code == 0 and e.at <= first.at]
+    if done:
+        return [
+            f"Hint: it lost a peer, and {', '.join(done)} had ended before, with exit code 0. "
+            f"All tasks must run the same number of steps."
+        ]
+    if nnodes > 1:
+        return ["Hint: it lost a peer; the task that failed first may be on another node."]
+    return []
+
+
+def _where_is_more(name: str, log_dir: Path | None) -> str:
+    if log_dir:
+        return f"All it printed: {log_dir / name.replace('/', '-')}.log"
+    return "To see all that each task printed: --log_dir=DIR or --verbose."

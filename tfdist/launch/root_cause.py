@@ -1,0 +1,49 @@
+"""Which task failed first, and was not dragged down by another.
+
+The first process to disappear is not always the guilty one: a task that raised may need a second to
+tear TensorFlow down, and its peers, whose collective operations break at once, overtake it. So a
+task's failure dates from its traceback, not from its exit, and a failure whose last words are those
+of a broken peer or a stopped job counts only when there's no other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tfdist.launch.task_process import Ending
+
+# What TensorFlow 2.21 says in a task whose peer has gone.
+_DRAGGED_DOWN = re.compile(
+    r"UnavailableError|AbortedError|CancelledError"
+    r"|Collective ops is aborted"
+    r"|Connection reset by peer|Connection refused|Socket closed|failed to connect to all addresses"
+    r"|coordination service|CoordinationService|stopped sending heartbeats"
+    r"|Broken pipe|WorkerPreemption"
+    r"|RESTARTED|peer is down",
+    re.IGNORECASE,
+)
+_LAST_WORDS = 60
+
+
+def looks_dragged_down(ending: Ending) -> bool:
+    """Whether a task's last words blame another task."""
+    words = "\n".join(ending.words[-_LAST_WORDS:])
+    return ending.code != 0 and _DRAGGED_DOWN.search(words) is not None
+
+
+def first_failure(endings: Mapping[str, Ending]) -> str | None:
+    """Returns the name of the task that failed first, or None if none did.
+
+    Args:
+        endings: How each task ended. Those that the supervisor stopped count only if their own
+            traceback had begun before.
+    """
+    failed = {name: e for name, e in endings.items() if e.code != 0 and _by_itself(e)}
+    own = {name: e for name, e in failed.items() if not looks_dragged_down(e)}
+    candidates = own or failed
+    return min(candidates, key=lambda name: candidates[name].failed_at, default=None)
+
+
+def _by_itself(ending: Ending) -> bool:
+    return ending.stopped_at is None or ending.failed_at < ending.stopped_at

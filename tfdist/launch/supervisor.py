@@ -1,0 +1,203 @@
+"""Watches the tasks of one node from start to end.
+
+Words: a *task* is one process of the job on this node. An *attempt* is all of them, started
+together: collective operations tie them, so one can't be started again without the others.
+
+Order of events in an attempt
+    1. Every task is started with its own TF_CONFIG.
+    2. Their output is shown as it comes.
+    3. A task ends. What follows depends on how:
+
+    | what happened                          | what the supervisor does                           |
+    |----------------------------------------|----------------------------------------------------|
+    | a task ended with 0                    | waits for the others                               |
+    | the chief of a job with ps ended with 0| gives the rest FINISH_SECONDS, then ends them      |
+    | a task failed                          | ends the others: SIGTERM, SIGKILL                  |
+    | a task failed, blaming a peer          | gives the peer VERDICT_SECONDS to fail, ends all   |
+    | a task raised, but doesn't exit        | as above, when a peer fails: its failure is older  |
+    | Ctrl-C, SIGTERM, SIGHUP                | passes it on, then harder; exits 128 + signal      |
+    | the supervisor is killed (SIGKILL)     | the lifeline kills all, tfdist.cluster.lifeline    |
+    | the reader of our output is gone       | kills all, exits 141 (128 + SIGPIPE)               |
+
+    4. The outcome says which task failed first. Restarting is the caller's decision: an attempt
+       leaves nothing behind, so calling `Supervisor(...).run()` again is the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tfdist.cluster.lifeline import Lifeline
+from tfdist.launch.output.console import Console
+from tfdist.launch.root_cause import first_failure, looks_dragged_down
+from tfdist.launch.shutdown import ON_INTERRUPT, ON_TERMINATE, Shutdown
+from tfdist.launch.signals import SignalInbox
+from tfdist.launch.task_process import Ending, TaskProcess, TaskSpec
+
+FINISH_SECONDS = 15.0
+VERDICT_SECONDS = 5.0
+_TICK_SECONDS = 0.25
+# Without pidfds (not Linux) an exit is noticed by asking.
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Args:
+        exit_code: 0, or as a shell would see the task that failed first: 128 + N for signal N.
+        first_failed: Its name, or None.
+        endings: How each task ended, by name.
+        interrupted_by: The signal that the supervisor was ended by, or None.
+    """
+
+    exit_code: int
+    first_failed: str | None = None
+    endings: dict[str, Ending] = field(default_factory=dict)
+    interrupted_by: int | None = None
+
+
+class Supervisor:
+    """Runs one attempt of this node's tasks.
+
+    Args:
+        specs: The tasks to start.
+        console: Shows their output.
+        coordinator: The task at whose success the job is done, though others still serve.
+        log_dir: Directory for one file per task.
+        verbose: Show TensorFlow's messages and all tracebacks as they come.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TaskSpec],
+        console: Console,
+        *,
+        coordinator: str | None = None,
+        log_dir: Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self._specs, self._console = specs, console
+        self._coordinator = coordinator
+        self._log_dir, self._verbose = log_dir, verbose
+        self._tasks: list[TaskProcess] = []
+        self._selector = selectors.DefaultSelector()
+        self._shutdown: Shutdown | None = None
+        self._end_at: float | None = None
+        self._interrupted_by: int | None = None
+
+    def run(self) -> Outcome:
+        """Starts the tasks and returns when all have ended."""
+        with SignalInbox() as inbox, contextlib.closing(self._selector):
+            self._selector.register(inbox, selectors.EVENT_READ, self._on_signal)
+            lifeline = Lifeline()
+            try:
+                self._start(lifeline)
+                while self._running():
+                    self._step()
+            finally:
+                self._kill_all()
+                lifeline.close()
+        return self._outcome()
+
+    def _start(self, lifeline: Lifeline) -> None:
+        for spec in self._specs:
+            task = TaskProcess(
+                spec,
+                lifeline,
+                self._console,
+                log_path=self._log_path(spec.name),
+                verbose=self._verbose,
+            )
+            self._tasks.append(task)
+            for fd in task.fds:
+                self._selector.register(fd, selectors.EVENT_READ, (task, fd))
+            if (exit_fd := task.exit_fd) is not None:
+                self._selector.register(exit_fd, selectors.EVENT_READ, None)
+
+    def _log_path(self, name: str) -> Path | None:
+        return self._log_dir / f"{name.replace('/', '-')}.log" if self._log_dir else None
+
+    def _running(self) -> list[TaskProcess]:
+        return [task for task in self._tasks if task.ending is None]
+
+    def _step(self) -> None:
+        can_sleep = all(task.exit_fd is not None for task in self._running())
+        for key, _ in self._selector.select(_TICK_SECONDS if can_sleep else _POLL_SECONDS):
+            self._handle(key)
+        for task in self._running():
+            if task.has_exited():
+                self._on_exit(task)
+        now = time.monotonic()
+        for task in self._running():
+            task.tick(now)
+        if self._end_at is not None and now >= self._end_at and not self._shutdown:
+            self._shutdown = Shutdown(ON_TERMINATE)
+        if self._shutdown:
+            self._shutdown.tick(now, self._running())
+
+    def _handle(self, key: selectors.SelectorKey) -> None:
+        if callable(key.data):
+            key.data(key.fileobj)
+        elif key.data is not None:
+            task, fd = key.data
+            if not task.read(fd):
+                self._selector.unregister(fd)
+
+    def _on_signal(self, inbox: SignalInbox) -> None:
+        for signum in inbox.take():
+            if self._interrupted_by is not None and self._shutdown:
+                self._shutdown.hurry()
+                continue
+            self._interrupted_by = signum
+            name = signal.Signals(signum).name
+            self._console.say(f"tfdist launch: {name}: ending all tasks (again: at once).")
+            self._shutdown = Shutdown(ON_INTERRUPT if signum == signal.SIGINT else ON_TERMINATE)
+
+    def _on_exit(self, task: TaskProcess) -> None:
+        for fd in (*task.fds, task.exit_fd):
+            if fd is not None and fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        ending = task.reap()
+        if self._shutdown:
+            return
+        if ending.code != 0:
+            blames_peer = looks_dragged_down(ending) or self._a_peer_seems_to_die()
+            self._end_within(VERDICT_SECONDS if blames_peer else 0.0)
+        elif task.name == self._coordinator:
+            self._end_within(FINISH_SECONDS)
+
+    def _a_peer_seems_to_die(self) -> bool:
+        return any(task.seems_to_die for task in self._running())
+
+    def _end_within(self, seconds: float) -> None:
+        end_at = time.monotonic() + seconds
+        self._end_at = end_at if self._end_at is None else min(self._end_at, end_at)
+
+    def _kill_all(self) -> None:
+        for task in self._running():
+            task.signal(signal.SIGKILL)
+            with contextlib.suppress(BrokenPipeError):
+                os.waitid(os.P_PID, task.pid, os.WEXITED | os.WNOWAIT)
+                task.reap()
+
+    def _outcome(self) -> Outcome:
+        endings = {task.name: task.ending for task in self._tasks if task.ending}
+        if self._interrupted_by is not None:
+            return Outcome(128 + self._interrupted_by, None, endings, self._interrupted_by)
+        name = first_failure(endings)
+        if name is None:
+            return Outcome(0, None, endings)
+        return Outcome(_shell_code(endings[name].code), name, endings)
+
+
+def _shell_code(code: int) -> int:
+    return 128 - code if code < 0 else code
