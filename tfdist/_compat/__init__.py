@@ -1,1 +1,42 @@
-"""_compat."""
+"""The only room that touches private TensorFlow and Keras API.
+
+One file a shim. Each says what upstream does, the versions in which it was seen, and when it can go; each has a
+canary test in tests/compat/ that names the upstream change that broke it.
+
+Class-level shims ask `hooks.active_strategy()` or `hooks.current_step()` first and fall through to upstream's own
+code when the answer is None, so models that are not under a tfdist strategy never notice them.
+"""
+
+from __future__ import annotations
+
+_installed = False
+
+
+def install() -> None:
+    """Patch Keras once; called when a tfdist strategy is made."""
+    global _installed
+    if _installed:
+        return
+    from tfdist._compat import (
+        keras_callbacks,
+        keras_losses,
+        keras_metrics,
+        keras_optimizers,
+        keras_saving,
+        keras_seeds,
+        keras_trainer,
+        keras_variables,
+    )
+
+    for shim in (
+        keras_losses,
+        keras_metrics,
+        keras_optimizers,
+        keras_seeds,
+        keras_trainer,
+        keras_variables,
+        keras_saving,
+        keras_callbacks,
+    ):
+        shim.install()
+    _installed = True

@@ -1,0 +1,110 @@
+"""What the shims ask of the rest of tfdist, so that they never import it.
+
+Glossary:
+    step: one call of `strategy.run` in one replica. It lives in a thread-local stack, because MirroredStrategy runs
+        every replica in a thread of its own.
+    row share: the replica's rows divided by the rows of the global batch; the shares of a step add up to 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+
+class Step(Protocol):
+    """One replica's view of the step that is being traced or run."""
+
+    #: True inside Keras' own train, test and predict steps, where user code is written for one device.
+    in_keras: bool
+    #: True while upstream's code is asked for the replica's own loss.
+    local_loss: bool
+    #: Keras variables that were assigned in this step.
+    assigned: list[Any]
+
+    def row_share(self) -> tf.Tensor:
+        """This replica's part of the global batch's rows, a float32 scalar."""
+
+    def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
+        """What to multiply a loss with that was divided by this replica's own `divisor`."""
+
+    def row_mean_factor(self) -> tf.Tensor:
+        """What to multiply a loss with that is a mean over this replica's rows."""
+
+    def sum_factor(self) -> tf.Tensor:
+        """What to multiply a loss with that is a sum over this replica's rows."""
+
+
+class KerasHooks:
+    """What a tfdist strategy does in place of Keras; strategies inherit from it."""
+
+    def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
+        """The function that `fit` ("train"), `evaluate` ("test") or `predict` ("predict") calls per execution."""
+        raise NotImplementedError
+
+    def check_before(self, model: Any, data: DataSummary) -> None:
+        """Refuse mixed-up use before the first step; `model` is built."""
+
+    def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
+        """Global gradients from this replica's, before clipping and before the finite check."""
+        raise NotImplementedError
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether this process is the one that writes checkpoints, models and logs."""
+        return True
+
+    def chief_wrote(self, path: str, error: str = "") -> None:
+        """Called on the writing process after a file was written, or failed to be."""
+
+    def wait_for_chief(self, path: str) -> None:
+        """Called on the others in place of writing: returns when the file is there."""
+
+
+class DataSummary(Protocol):
+    """What is known of the input before the first step."""
+
+    batch_size: int | None
+    num_rows: int | None
+    num_batches: int | None
+    element_spec: str
+    training: bool
+
+
+_local = threading.local()
+
+
+def current_step() -> Step | None:
+    """The innermost step of this thread, or None outside of any multi-replica step of tfdist."""
+    stack = getattr(_local, "steps", None)
+    return stack[-1] if stack else None
+
+
+@contextlib.contextmanager
+def step_scope(step: Step) -> Iterator[Step]:
+    """Make `step` the current one of this thread."""
+    stack = _local.__dict__.setdefault("steps", [])
+    stack.append(step)
+    try:
+        yield step
+    finally:
+        stack.pop()
+
+
+def hooks_of(strategy: Any) -> KerasHooks | None:
+    """`strategy` if it is tfdist's, else None."""
+    return strategy if isinstance(strategy, KerasHooks) else None
+
+
+def active_strategy() -> Any | None:
+    """The tfdist strategy that is current in this thread, or None."""
+    return hooks_of(tf.distribute.get_strategy())
+
+
+def model_strategy(model: Any) -> Any | None:
+    """The tfdist strategy that `model` was made under, or None."""
+    return hooks_of(getattr(model, "_distribute_strategy", None))

@@ -1,0 +1,35 @@
+"""A scalar given to `metrics.Mean` without a weight counts once a global batch, not once a replica.
+
+Upstream: a train step that calls `self.loss_tracker.update_state(loss)` adds N scalars a step, equally weighted
+however many rows each replica had.
+Here: inside Keras' steps each replica's scalar weighs as much as its share of the rows; the shares add up to 1.
+Seen in Keras 3.15.1. Can go when Keras' metrics know of the global batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdist._compat import hooks
+
+_update_state = keras.metrics.Mean.update_state
+
+
+def install() -> None:
+    """Replace `keras.metrics.Mean.update_state`."""
+    keras.metrics.Mean.update_state = update_state
+
+
+def update_state(self: Any, values: Any, sample_weight: Any = None) -> Any:
+    """Upstream's update; a bare scalar is weighted by the replica's share of the rows."""
+    step = hooks.current_step()
+    if step is not None and step.in_keras and sample_weight is None:
+        values = keras.ops.convert_to_tensor(values, dtype=self.dtype)
+        if len(values.shape) == 0:
+            sample_weight = tf.cast(step.row_share(), values.dtype)
+            # A mean over no rows is NaN, and weighs nothing.
+            values = tf.where(sample_weight > 0, values, tf.zeros_like(values))
+    return _update_state(self, values, sample_weight)

@@ -1,0 +1,80 @@
+"""Gradients are reduced before anything else happens to them.
+
+Upstream: clipping, the loss-scale's finite check and accumulation see a replica's own gradients; the all-reduce
+comes last, in `_all_reduce_sum_gradients`. `LossScaleOptimizer` assumes that its gradients were reduced, which they
+were not, so an inf on one replica takes replicas apart. `ema_overwrite_frequency` calls `extended.update` in replica
+context, which TensorFlow forbids.
+Here: the outermost `apply` reduces, `_all_reduce_sum_gradients` passes on, and the overwrite assigns each replica's
+own copy, which is the same everywhere because the gradients were.
+Seen in Keras 3.15.1. Can go when Keras reduces first.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.tensorflow.optimizer import TFOptimizer
+from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+from tfdist._compat import hooks
+
+#: Optimizers inside another one, which reduces for them.
+_inner: weakref.WeakSet[Any] = weakref.WeakSet()
+
+_base_apply = BaseOptimizer.apply
+_scaled_apply = keras.optimizers.LossScaleOptimizer.apply
+_all_reduce_sum_gradients = TFOptimizer._all_reduce_sum_gradients
+_overwrite = TFOptimizer._overwrite_model_variables_with_average_value
+
+
+def install() -> None:
+    """Replace the methods on Keras' classes."""
+    BaseOptimizer.apply = _reducing(_base_apply)
+    keras.optimizers.LossScaleOptimizer.apply = _reducing(_scaled_apply)
+    TFOptimizer._all_reduce_sum_gradients = all_reduce_sum_gradients
+    TFOptimizer._overwrite_model_variables_with_average_value = overwrite_with_average
+
+
+def _reducing(apply: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce_and_apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
+        if not _must_reduce(self):
+            return apply(self, grads, trainable_variables)
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+        strategy = hooks.active_strategy()
+        return apply(self, strategy.reduce_gradients(list(grads)), trainable_variables)
+
+    reduce_and_apply.__doc__ = apply.__doc__
+    return reduce_and_apply
+
+
+def _must_reduce(optimizer: Any) -> bool:
+    if hooks.active_strategy() is None or tf.distribute.in_cross_replica_context():
+        return False
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        _inner.add(inner)
+    return optimizer not in _inner
+
+
+def all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
+    """Pass on what `apply` has reduced."""
+    if hooks.active_strategy() is None:
+        return _all_reduce_sum_gradients(self, grads_and_vars)
+    return grads_and_vars
+
+
+def overwrite_with_average(self: Any, trainable_variables: Any) -> None:
+    """Assign the averages; in replica context each replica assigns its own copy."""
+    if hooks.active_strategy() is None or tf.distribute.in_cross_replica_context():
+        return _overwrite(self, trainable_variables)
+    for variable, average in zip(
+        trainable_variables, self._model_variables_moving_average, strict=True
+    ):
+        if average is not None:
+            variable.assign(average)
+    return None

@@ -1,0 +1,183 @@
+"""Keras' trainer asks the strategy for its step functions, and for what it needs before the first step.
+
+Upstream: `fit` under MultiWorkerMirroredStrategy fails in `_maybe_symbolic_build` (keras issue 20585), which also
+takes a batch from generators that can't be rewound; `steps_per_execution > 1` fails; logs are averages of replicas'
+results; `train_on_batch` means the global batch under one strategy and the worker's own under another.
+Here: models under a tfdist strategy are built from the data's specification where that is enough, and run the
+strategy's own functions. Seen in Keras 3.15.1. Can go when Keras has a hook for both.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
+from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
+
+from tfdist._compat import hooks
+
+_upstream = {
+    name: getattr(TensorFlowTrainer, name)
+    for name in (
+        "compile",
+        "fit",
+        "make_train_function",
+        "make_test_function",
+        "make_predict_function",
+        "predict_on_batch",
+        "_maybe_symbolic_build",
+    )
+}
+
+
+@dataclass
+class InputSummary:
+    """What is known of the input before the first step; see `hooks.DataSummary`."""
+
+    batch_size: int | None
+    num_rows: int | None
+    num_batches: int | None
+    element_spec: str
+    training: bool
+
+
+def install() -> None:
+    """Replace the trainer's methods."""
+    TensorFlowTrainer.compile = _in_scope(_upstream["compile"])
+    TensorFlowTrainer.fit = fit
+    TensorFlowTrainer._maybe_symbolic_build = maybe_symbolic_build
+    TensorFlowTrainer.predict_on_batch = predict_on_batch
+    for kind in ("train", "test", "predict"):
+        setattr(TensorFlowTrainer, f"make_{kind}_function", _make_function(kind))
+
+
+def _in_scope(compile_: Callable[..., Any]) -> Callable[..., Any]:
+    """Optimizers and metrics given by name are made in the model's scope, wherever `compile` is called."""
+
+    @functools.wraps(compile_)
+    def compile_in_scope(self: Any, *args: Any, **kwargs: Any) -> Any:
+        strategy = hooks.model_strategy(self)
+        if strategy is None:
+            return compile_(self, *args, **kwargs)
+        with strategy.scope():
+            return compile_(self, *args, **kwargs)
+
+    return compile_in_scope
+
+
+@functools.wraps(_upstream["fit"])
+def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Upstream's fit; refuses a model that is not the surrounding strategy's own."""
+    current, own = hooks.active_strategy(), hooks.model_strategy(self)
+    if current is not None and current is not own:
+        raise ValueError(
+            f"Model {self.name!r} was made outside of the strategy's scope, so the strategy could not train it. "
+            f"Expected: a model made under `with strategy.scope():` of this {type(current).__name__}. "
+            f"Received: a model made under {_strategy_name(self)}. Build and compile the model in the scope."
+        )
+    if own is None:
+        return _upstream["fit"](self, *args, **kwargs)
+    self._tfdist_training = True
+    try:
+        return _upstream["fit"](self, *args, **kwargs)
+    finally:
+        self._tfdist_training = False
+
+
+def _strategy_name(model: Any) -> str:
+    strategy = getattr(model, "_distribute_strategy", None)
+    return "no strategy" if strategy is None else f"another {type(strategy).__name__}"
+
+
+def _make_function(kind: str) -> Callable[..., Any]:
+    upstream = _upstream[f"make_{kind}_function"]
+    attribute = f"{kind}_function"
+
+    @functools.wraps(upstream)
+    def make_function(self: Any, force: bool = False) -> Any:
+        strategy = hooks.model_strategy(self)
+        if strategy is None:
+            return upstream(self, force)
+        if getattr(self, attribute) is None or force:
+            setattr(self, attribute, strategy.keras_function(self, kind))
+        return getattr(self, attribute)
+
+    return make_function
+
+
+@functools.wraps(_upstream["predict_on_batch"])
+def predict_on_batch(self: Any, x: Any) -> Any:
+    """Upstream's; the batch is the global batch, of which each replica takes its rows."""
+    strategy = hooks.model_strategy(self)
+    if strategy is not None:
+        x = strategy.split_batch(x)
+    return _upstream["predict_on_batch"](self, x)
+
+
+def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
+    """Build model, metrics and optimizer in the scope, then let the strategy refuse what can't work."""
+    strategy = hooks.model_strategy(self)
+    if strategy is None:
+        return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
+    if data_batch is None:
+        data_batch = _example(iterator)
+    with strategy.scope():
+        self._symbolic_build(data_batch=data_batch)
+    if iterator is not None:
+        strategy.check_before(self, summarize(iterator, getattr(self, "_tfdist_training", False)))
+    return None
+
+
+def _example(iterator: Any) -> Any:
+    """Something with the shapes and dtypes of a batch: the specification if it will do, else a batch."""
+    dataset = iterator._distributed_dataset
+    spec = tf.nest.map_structure(_one_replica, dataset.element_spec)
+    if all(_is_enough(leaf) for leaf in tf.nest.flatten(spec)):
+        return tf.nest.map_structure(_symbolic, spec)
+    if isinstance(iterator.data_adapter, GeneratorDataAdapter):
+        batch = iterator.data_adapter._first_batches[0]
+        return tf.nest.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), batch)
+    strategy = iterator._distribute_strategy
+    return tf.nest.map_structure(
+        lambda value: strategy.experimental_local_results(value)[0], next(iter(dataset))
+    )
+
+
+def _one_replica(spec: Any) -> Any:
+    return getattr(spec, "_value_specs", (spec,))[0]
+
+
+def _is_enough(spec: Any) -> bool:
+    if isinstance(spec, tf.OptionalSpec):
+        return True
+    return spec.shape.rank is not None and None not in spec.shape[1:]
+
+
+def _symbolic(spec: Any) -> Any:
+    if isinstance(spec, tf.OptionalSpec):
+        return None
+    return keras.KerasTensor(spec.shape.as_list(), keras.backend.standardize_dtype(spec.dtype))
+
+
+def summarize(iterator: Any, training: bool) -> InputSummary:
+    """What Keras' epoch iterator knows of its data."""
+    adapter = iterator.data_adapter
+    is_array = isinstance(adapter, ArrayDataAdapter)
+    return InputSummary(
+        batch_size=adapter.batch_size if is_array else None,
+        num_rows=adapter._num_samples if is_array else None,
+        num_batches=iterator.num_batches,
+        element_spec=str(iterator._distributed_dataset.element_spec),
+        training=training,
+    )
+
+
+def flatten_layers(model: Any) -> list[Any]:
+    """The model and all layers inside it, however deep."""
+    return list(model._flatten_layers())

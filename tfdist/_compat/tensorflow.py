@@ -1,0 +1,94 @@
+"""Private TensorFlow API: collective instance keys, places in the cluster, the coordination service's key-value store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.autograph.impl import api as autograph
+from tensorflow.python.distribute import cross_device_ops
+from tensorflow.python.eager import context
+
+#: Far above the keys that TensorFlow counts up from in Python.
+_FIRST_KEY = 1 << 29
+
+#: One counter for each device of each group of devices: runtimes remember the keys of all strategies of a process.
+_counters: dict[tuple[int, int, str], tf.Variable] = {}
+
+
+def use_runtime_instance_keys(strategy: tf.distribute.Strategy) -> None:
+    """Number collectives at run time, so that they work inside while loops and conditionals.
+
+    Upstream: `CollectiveReplicaLauncher._next_instance_key` captures a key per function call, which fails inside
+    control flow ("placeholder" error with steps_per_execution > 1).
+    Here: inside functions the key comes from a counter variable; every replica counts alike. One launcher instance
+    is changed at a time, no class. Seen in TensorFlow 2.21. Can go when upstream keys work in control flow.
+    """
+    communicators = {
+        id(value): value
+        for value in vars(strategy.extended).values()
+        if isinstance(value, cross_device_ops.CollectiveAllReduce)
+    }
+    for communicator in communicators.values():
+        for launcher in communicator._launchers:
+            _count_keys(launcher)
+
+
+def _count_keys(launcher: Any) -> None:
+    counter = _counter(launcher._group_key, launcher._device)
+    upstream = launcher._next_instance_key
+
+    def next_key() -> Any:
+        if tf.executing_eagerly():
+            return upstream()
+        with tf.device("CPU:0"):
+            return counter.assign_add(1, read_value=True)
+
+    launcher._next_instance_key = next_key
+
+
+def _counter(group_key: int, device: str) -> tf.Variable:
+    place = (id(context.context()), group_key, device)
+    if place not in _counters:
+        with tf.init_scope(), tf.device("CPU:0"):
+            _counters[place] = tf.Variable(
+                _FIRST_KEY, dtype=tf.int32, trainable=False, name="collective_instance_key"
+            )
+    return _counters[place]
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """This process's place among the workers, the chief first; 0 in a job of one."""
+    return int(getattr(strategy.extended, "_id_in_cluster", 0))
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """How many processes the strategy spans."""
+    return int(getattr(strategy.extended, "_num_workers", 1))
+
+
+def publish(key: str, value: str) -> None:
+    """Put a value into the cluster's key-value store, where every worker can read it."""
+    context.context().set_config_key_value(key, value)
+
+
+def look_up(key: str, timeout_seconds: float) -> str | None:
+    """A value of the cluster's key-value store, waited for; None when it is not there in time."""
+    try:
+        return context.context().get_config_key_value(key, int(timeout_seconds * 1000))
+    except tf.errors.DeadlineExceededError:
+        return None
+
+
+def global_seed() -> int | None:
+    """The seed that `tf.random.set_seed` was given, or None."""
+    seed = context.global_seed()
+    return None if seed is None else int(seed)
+
+
+def caller_autograph() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Converts functions as AutoGraph would where this is called; for functions that are called later."""
+    status = ag_ctx.control_status_ctx()
+    return lambda function: autograph.tf_convert(function, status, convert_by_default=False)

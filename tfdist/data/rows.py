@@ -1,0 +1,96 @@
+"""Rows of a global batch, cut into one slice a replica.
+
+Replica s of N gets rows [n*s//N, n*(s+1)//N) of a global batch of n: contiguous, in order, sizes at most one apart,
+none twice and none left out, for any n.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def slice_rows(batch: Any, index: Any, count: int) -> Any:
+    """The rows of `batch` that belong to slice `index` of `count`.
+
+    Args:
+        batch: nesting of tensors (dense, ragged, sparse; strings too) with the rows in dimension 0. Scalars and
+            optionals, which have no rows, are returned as they are.
+        index: which slice, 0 <= index < count; a Python integer or an int64 scalar.
+        count: how many slices.
+    """
+    return tf.nest.map_structure(lambda leaf: _slice_leaf(leaf, index, count), batch)
+
+
+def _slice_leaf(leaf: Any, index: Any, count: int) -> Any:
+    if leaf is None or isinstance(leaf, tf.experimental.Optional):
+        return leaf
+    if isinstance(leaf, tf.SparseTensor):
+        begin, end = _bounds(leaf.dense_shape[0], index, count)
+        start = tf.concat([[begin], tf.zeros_like(leaf.dense_shape[1:])], 0)
+        return tf.sparse.slice(leaf, start, tf.concat([[end - begin], leaf.dense_shape[1:]], 0))
+    if isinstance(leaf, tf.RaggedTensor):
+        begin, end = _bounds(leaf.nrows(), index, count)
+        return leaf[begin:end]
+    leaf = tf.convert_to_tensor(leaf)
+    if leaf.shape.rank == 0:
+        return leaf
+    begin, end = _bounds(tf.shape(leaf, out_type=tf.int64)[0], index, count)
+    part = leaf[begin:end]
+    rows = leaf.shape[0]
+    if rows is not None and rows % count == 0:
+        part = tf.ensure_shape(part, [rows // count, *leaf.shape[1:]])
+    return part
+
+
+def _bounds(rows: tf.Tensor, index: Any, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    rows, index = tf.cast(rows, tf.int64), tf.cast(index, tf.int64)
+    return rows * index // count, rows * (index + 1) // count
+
+
+def replica_slices(
+    dataset: tf.data.Dataset, *, first: int, local: int, count: int
+) -> tf.data.Dataset:
+    """Cut each global batch into this worker's slices, one element a local replica, in replica order.
+
+    Args:
+        dataset: global batches, the same on every worker.
+        first: index of this worker's first replica.
+        local: number of replicas on this worker.
+        count: number of replicas of the whole job.
+    """
+
+    def cut(index: Any, *components: Any) -> Any:
+        return slice_rows(_element(dataset, components), index, count)
+
+    if local == 1:
+        sliced = dataset.map(
+            lambda *components: cut(first, *components),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    else:
+        sliced = dataset.flat_map(
+            lambda *components: tf.data.Dataset.range(first, first + local).map(
+                lambda index: cut(index, *components)
+            )
+        )
+    return mark_share(sliced).prefetch(tf.data.AUTOTUNE)
+
+
+def _element(dataset: tf.data.Dataset, components: tuple[Any, ...]) -> Any:
+    """What `Dataset.map` unpacked, packed again."""
+    return components if isinstance(dataset.element_spec, tuple) else components[0]
+
+
+def mark_share(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Say that a dataset holds this worker's share already: AutoShardPolicy.OFF, which later transformations keep."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)
+
+
+def shard_policy(dataset: tf.data.Dataset) -> tf.data.experimental.AutoShardPolicy:
+    """The dataset's auto-shard policy."""
+    return dataset.options().experimental_distribute.auto_shard_policy

@@ -1,0 +1,169 @@
+"""The functions that Keras' `fit`, `evaluate` and `predict` call, for synchronous strategies.
+
+The way of one execution (`steps_per_execution` global batches):
+
+    iterator -> step (cross-replica) -> replica_step in each replica: Keras' train_step, then what the layers assigned
+    is averaged -> after the last step the metric variables are summed over the replicas in one all-reduce and the
+    results computed from the sums, so logs are of the global data at every step and equal on all workers.
+
+What a train_step returns beside its metrics (names that no metric of the model has) is averaged over the replicas,
+weighted by their rows; with steps_per_execution > 1 the last step's value is returned, as Keras does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._compat import hooks
+from tfdist._compat.keras_trainer import flatten_layers
+from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
+from tfdist.strategies.gathering import gather_rows
+from tfdist.strategies.metrics import global_metric_results, metric_names
+
+Logs = dict[str, Any]
+
+
+class StepFunction:
+    """Train or test function of one model under one strategy; call it with an iterator of global batches.
+
+    Args:
+        strategy: a synchronous tfdist strategy.
+        model: a compiled Keras model.
+        step: `model.train_step` or `model.test_step`.
+        training: whether layers' assigned variables must be averaged.
+    """
+
+    def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool):
+        self._strategy, self._model, self._step, self._training = strategy, model, step, training
+        self._steps = int(model.steps_per_execution)
+        self._unrolled = min(int(model.unrolled_steps_per_execution), self._steps)
+        self._one_step = self._compile(self._cross_replica_step)
+        self._execution = self._compile(self._execute)
+        self._results = self._compile(lambda: global_metric_results(strategy, model))
+
+    def __call__(self, iterator: Any) -> Logs:
+        """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
+        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            return self._execution(iterator)
+        return self._on_batches(iterator)
+
+    def _on_batches(self, iterator: Iterator[Any]) -> Logs:
+        """`train_on_batch`, `test_on_batch`: the batch is the global batch, the same on every worker."""
+        logs: Logs = {}
+        for _, batch in zip(range(self._steps), iterator, strict=False):
+            logs = self._one_step(self._strategy.split_batch(batch))
+        return {**logs, **self._results()}
+
+    def _execute(self, iterator: Any) -> Logs:
+        logs = self._one_step(iterator.get_next())
+        if self._steps > 1:
+            logs = self._remaining_steps(iterator, logs)
+        return {**logs, **self._results()}
+
+    def _remaining_steps(self, iterator: Any, logs: Logs) -> Logs:
+        def next_step(done: tf.Tensor, logs: Logs) -> tuple[tf.Tensor, Logs]:
+            batch = iterator.get_next_as_optional()
+            has_value = batch.has_value()
+            logs = tf.cond(has_value, lambda: self._one_step(batch.get_value()), lambda: logs)
+            return tf.where(has_value, done + 1, self._steps), logs
+
+        def body(done: tf.Tensor, logs: Logs) -> tuple[tf.Tensor, Logs]:
+            done, logs = next_step(done, logs)
+            for _ in range(self._unrolled - 1):
+                done, logs = tf.cond(
+                    done < self._steps,
+                    lambda done=done, logs=logs: next_step(done, logs),
+                    lambda done=done, logs=logs: (done, logs),
+                )
+            return done, logs
+
+        return tf.while_loop(lambda done, _: done < self._steps, body, (tf.constant(1), logs))[1]
+
+    def _cross_replica_step(self, data: Any) -> Logs:
+        outputs = self._strategy.run_keras_step(self._replica_step, data)
+        return tf.nest.map_structure(
+            lambda value: self._strategy.experimental_local_results(value)[0], outputs
+        )
+
+    def _replica_step(self, data: Any) -> Any:
+        logs = self._step(data)
+        step = hooks.current_step()
+        if step is not None and self._training:
+            average_assigned(self._model, step)
+        if isinstance(logs, dict):
+            names = metric_names(self._model)
+            logs = {name: value for name, value in logs.items() if name not in names}
+        if step is None or not tf.nest.flatten(logs):
+            return logs
+        return tf.nest.map_structure(lambda value: _average_log(value, step), logs)
+
+    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        function = tf.autograph.experimental.do_not_convert(function)
+        if self._model.run_eagerly:
+            return function
+        return tf.function(function, reduce_retracing=True)
+
+
+def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
+    """What `predict` calls: a list of batches in, their outputs' rows out, in order, on every worker."""
+
+    def replica_step(data: Any) -> Any:
+        return gather_rows(strategy, model.predict_step(data))
+
+    @tf.autograph.experimental.do_not_convert
+    def predict(batches: list[Any]) -> Any:
+        outputs = []
+        for batch in batches:
+            rows = strategy.run_keras_step(replica_step, batch)
+            outputs.append(tf.nest.map_structure(strategy.join_rows, rows))
+        return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+
+    return predict if model.run_eagerly else tf.function(predict, reduce_retracing=True)
+
+
+def keras_replica_step(step: Callable[[Any], Any], replicas: int) -> Callable[[Any], Any]:
+    """`step` in a `ReplicaStep` of its own, with missing inputs as None."""
+
+    def run(data: Any) -> Any:
+        data = tf.nest.map_structure(
+            lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, data
+        )
+        if replicas == 1:
+            return step(data)
+        with hooks.step_scope(ReplicaStep(count_rows(data), in_keras=True)):
+            return step(data)
+
+    return run
+
+
+def average_assigned(model: Any, step: hooks.Step) -> None:
+    """Average what layers assigned in this step (BatchNormalization's moving statistics, say) over the replicas.
+
+    Means are weighted by rows; a replica without rows, whose statistics are NaN, weighs nothing.
+    """
+    own = {id(v) for v in model.non_trainable_variables} - _synchronized_ids(model)
+    own -= {id(v) for v in model.metrics_variables}
+    variables = list({id(v): v for v in step.assigned if id(v) in own}.values())
+    variables = [v for v in variables if tf.as_dtype(v.dtype).is_floating]
+    if variables:
+        values = [tf.convert_to_tensor(v.value) for v in variables]
+        for variable, value in zip(
+            variables, average_over_replicas(values, share=step.row_share()), strict=True
+        ):
+            variable.assign(value)
+
+
+def _synchronized_ids(model: Any) -> set[int]:
+    """Variables that are equal on all replicas because the layer itself synchronizes."""
+    layers = [layer for layer in flatten_layers(model) if getattr(layer, "synchronized", False)]
+    return {id(v) for layer in layers for v in layer.variables}
+
+
+def _average_log(value: Any, step: Any) -> tf.Tensor:
+    value = tf.convert_to_tensor(value)
+    if not value.dtype.is_floating:
+        value = tf.cast(value, tf.float32)
+    return average_over_replicas([value], share=step.row_share())[0]

@@ -1,0 +1,46 @@
+"""Metric results of the global data, from the replicas' own metric variables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def metric_names(model: Any) -> set[str]:
+    """Names under which the model's metrics appear in logs."""
+    return set(model.get_metrics_result())
+
+
+def global_metric_results(strategy: tf.distribute.Strategy, model: Any) -> dict[str, Any]:
+    """Results of all metrics over all replicas' data; call it in cross-replica context.
+
+    Metric variables are sums over examples (Keras makes them with aggregation "sum"), so the replicas' values are
+    added, all of a dtype in one all-reduce, and each `metric.result()` is computed from the totals.
+    """
+
+    def in_replica() -> dict[str, Any]:
+        variables = model.metrics_variables
+        if strategy.num_replicas_in_sync == 1 or not variables:
+            return model.get_metrics_result()
+        values = [tf.convert_to_tensor(v.value) for v in variables]
+        totals = zip(variables, _sum_by_dtype(values), strict=True)
+        with keras.StatelessScope(state_mapping=list(totals)):
+            return model.get_metrics_result()
+
+    results = strategy.extended.call_for_each_replica(in_replica)
+    return {
+        name: strategy.experimental_local_results(value)[0] for name, value in results.items()
+    }
+
+
+def _sum_by_dtype(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    context = tf.distribute.get_replica_context()
+    totals: list[Any] = [None] * len(values)
+    for dtype in sorted({v.dtype for v in values}, key=lambda d: d.name):
+        places = [i for i, v in enumerate(values) if v.dtype == dtype]
+        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[i] for i in places])
+        for place, total in zip(places, reduced, strict=True):
+            totals[place] = total
+    return totals

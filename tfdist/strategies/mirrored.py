@@ -1,0 +1,30 @@
+"""MirroredStrategy: all devices of one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist.strategies.synchronous import SynchronousStrategy
+
+
+class MirroredStrategy(SynchronousStrategy, tf.distribute.MirroredStrategy):
+    """Synchronous training on the devices of one machine, exact under Keras 3.
+
+    Args:
+        devices: device names such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
+
+    Example:
+
+        strategy = tfdist.MirroredStrategy()
+        with strategy.scope():
+            model = build_model()
+            model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(dataset, epochs=10)
+    """
+
+    def __init__(self, devices: Sequence[str] | None = None) -> None:
+        super().__init__(devices=list(devices) if devices is not None else None)
+

@@ -1,0 +1,135 @@
+"""What MirroredStrategy and MultiWorkerMirroredStrategy have in common.
+
+The way of one batch: a global batch of n rows is cut into one slice a replica (data/rows.py); each replica runs Keras'
+train step on its slice in a `ReplicaStep` (gradients/step.py), whose row share makes unequal slices exact; the
+optimizer's `apply` reduces the gradients first (gradients/reduction.py); clipping, the finite check and the update see
+global gradients; metric variables are summed and the logs computed from the sums (strategies/keras_steps.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist import _compat
+from tfdist._compat import hooks
+from tfdist._compat import tensorflow as tf_compat
+from tfdist.data.rows import replica_slices, shard_policy, slice_rows
+from tfdist.gradients import ReplicaStep, all_reduce_gradients, count_rows
+from tfdist.log import logger
+from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function
+
+_AutoShardPolicy = tf.data.experimental.AutoShardPolicy
+
+
+class SynchronousStrategy(hooks.KerasHooks):
+    """Mixin in front of a tf.distribute strategy whose replicas train in step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _compat.install()
+        super().__init__(*args, **kwargs)
+        tf_compat.use_runtime_instance_keys(self)
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that train together."""
+        return tf_compat.num_workers(self)
+
+    @property
+    def worker_index(self) -> int:
+        """This process among them, the chief is 0."""
+        return tf_compat.worker_index(self)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes checkpoints, models and logs."""
+        return self.worker_index == 0
+
+    def run(
+        self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None
+    ) -> Any:
+        """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
+        if self.num_replicas_in_sync == 1:
+            return super().run(fn, args=args, kwargs=kwargs, options=options)
+        convert = tf_compat.caller_autograph()
+
+        @tf.autograph.experimental.do_not_convert
+        def in_step(*args: Any, **kwargs: Any) -> Any:
+            with hooks.step_scope(ReplicaStep(count_rows((args, kwargs)), in_keras=False)):
+                return convert(fn)(*args, **kwargs)
+
+        return super().run(in_step, args=args, kwargs=kwargs, options=options)
+
+    def run_keras_step(self, step: Callable[[Any], Any], data: Any) -> Any:
+        """Run one of Keras' steps in every replica, on that replica's part of `data`."""
+        replica_step = keras_replica_step(step, self.num_replicas_in_sync)
+        return super().run(tf.autograph.experimental.do_not_convert(replica_step), args=(data,))
+
+    def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
+        """Give every replica its part of the data.
+
+        - A dataset of global batches, the same on every worker (the default): each replica gets its slice of the
+          rows of each batch, so the global batches are those of one device.
+        - `AutoShardPolicy.OFF`: the dataset is this worker's share already; its batches are divided among the
+          local replicas only.
+        - `FILE`, `DATA`, `HINT`: TensorFlow's own sharding; which rows meet in a global batch then depends on the
+          number of workers.
+        """
+        if self.num_replicas_in_sync == 1 or not isinstance(dataset, tf.data.Dataset):
+            return super().experimental_distribute_dataset(dataset, options)
+        policy = shard_policy(dataset)
+        local = len(self.extended.worker_devices)
+        if policy == _AutoShardPolicy.AUTO:
+            first = self.worker_index * local
+            sliced = replica_slices(
+                dataset, first=first, local=local, count=self.num_replicas_in_sync
+            )
+        elif policy == _AutoShardPolicy.OFF and self.num_workers > 1:
+            sliced = dataset
+            if local > 1:
+                sliced = replica_slices(dataset, first=0, local=local, count=local)
+        else:
+            logger.info("input: auto-sharded by TensorFlow, policy %s", policy.name)
+            return super().experimental_distribute_dataset(dataset, options)
+        if local == 1 and policy == _AutoShardPolicy.AUTO:
+            return sliced
+        return self.distribute_datasets_from_function(lambda _: sliced, options)
+
+    def split_batch(self, batch: Any) -> Any:
+        """This worker's part of a global batch that every worker holds, as `strategy.run` takes it."""
+        leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
+
+        def part(context: Any) -> list[tf.Tensor]:
+            index = context.replica_id_in_sync_group
+            return slice_rows(leaves, index, self.num_replicas_in_sync)
+
+        if self.num_replicas_in_sync == 1:
+            return batch
+        parts = iter(self.experimental_distribute_values_from_function(part))
+        return tf.nest.map_structure(lambda leaf: None if leaf is None else next(parts), batch)
+
+    def join_rows(self, value: Any) -> tf.Tensor:
+        """Rows of all replicas, in order, from one output of `run_keras_step`."""
+        results = self.experimental_local_results(value)
+        if self.num_workers > 1:
+            return results[0]
+        if results[0].shape.rank == 0:
+            return tf.stack(results)
+        return tf.concat(results, 0)
+
+    # What Keras asks for, see _compat/hooks.py.
+
+    def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
+        """The function that Keras calls once an execution."""
+        if kind == "predict":
+            return predict_function(self, model)
+        step = model.train_step if kind == "train" else model.test_step
+        return StepFunction(self, model, step, training=kind == "train")
+
+    def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
+        """Global gradients, from this replica's, in replica context."""
+        step = hooks.current_step()
+        share = step.gradient_share() if isinstance(step, ReplicaStep) else None
+        return all_reduce_gradients(gradients, share=share)
