@@ -6,6 +6,7 @@ Plain Python: nothing here imports TensorFlow.
 from __future__ import annotations
 
 from tfdist.cluster.address import Address
+from tfdist.cluster.local import local
 from tfdist.cluster.resolvers import Resolver, register, resolve
 from tfdist.cluster.spec import Cluster
 from tfdist.cluster.task import TASK_TYPES, Task
@@ -18,6 +19,7 @@ __all__ = [
     "ClusterError",
     "Resolver",
     "Task",
+    "local",
     "register",
     "resolve",
 ]
