@@ -120,11 +120,12 @@ def test_a_batch_without_rows_has_all_its_features(tmp_path):
     assert features["tags"].nrows() == 0
 
 
-def test_the_data_set_says_that_it_is_one_worker_s_share(tmp_path):
+@pytest.mark.parametrize("workers, policy", [(1, "AUTO"), (2, "OFF")])
+def test_a_share_is_marked_as_one_for_the_strategy(tmp_path, workers, policy):
     pattern = write_files(tmp_path, 1, 4)
-    dataset = read_tfrecords(pattern, FEATURES, batch_size=2).map(lambda batch: batch)
-    policy = dataset.options().experimental_distribute.auto_shard_policy
-    assert policy == tf.data.experimental.AutoShardPolicy.OFF
+    dataset = read_tfrecords(pattern, FEATURES, batch_size=2, shard=ShardOptions(workers, 0))
+    dataset = dataset.map(lambda batch: batch)
+    assert dataset.options().experimental_distribute.auto_shard_policy.name == policy
 
 
 def test_several_patterns_are_read_in_the_order_of_names_each_file_once(tmp_path):

@@ -82,7 +82,9 @@ def read_tfrecords(
         return parsed if label is None else (parsed, parsed.pop(label))
 
     dataset = dataset.batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    return mark_share(dataset).prefetch(tf.data.AUTOTUNE)
+    # The whole data set is left unmarked: a strategy takes it as global batches and cuts them.
+    dataset = dataset if shard.num_shards == 1 else mark_share(dataset)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def matching_files(
