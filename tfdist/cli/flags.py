@@ -11,6 +11,7 @@ from absl import flags
 from tfdist.cluster.suggest import nearest_of
 
 _ABSL_SAYS = ";\n    repeat this option to specify a list of values"
+_WANTED = {"int": "an integer", "float": "a number above its bound", "bool": "true or false"}
 HELP = ("-h", "--help", "-help", "--helpfull", "-?")
 
 
@@ -37,8 +38,10 @@ def parse(values: flags.FlagValues, command: str, argv: Sequence[str]) -> list[s
         if "-" + error.flagname in HELP or "--" + error.flagname in HELP:
             raise HelpRequested from error
         raise UsageError(_unknown(values, error.flagname)) from error
+    except flags.IllegalFlagValueError as error:
+        raise UsageError(_bad_value(values, str(error))) from error
     except flags.Error as error:
-        raise UsageError(f"{_one_line(str(error))}") from error
+        raise UsageError(f"{_one_line(str(error))}.") from error
 
 
 def describe(values: flags.FlagValues) -> str:
@@ -53,12 +56,8 @@ def _paragraph(flag: flags.Flag) -> str:
     short = f"-{flag.short_name}, " if flag.short_name else ""
     name = f"{short}--{flag.name}" if is_switch else f"{short}--{flag.name}=..."
     default = "" if is_switch or flag.default in (None, []) else f" (default: {flag.default})"
-    text = textwrap.fill(
-        (flag.help or "").removesuffix(_ABSL_SAYS) + default,
-        76,
-        initial_indent=" " * 6,
-        subsequent_indent=" " * 6,
-    )
+    said = (flag.help or "").removesuffix(_ABSL_SAYS) + default
+    text = textwrap.fill(said, 76, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return f"  {name}\n{text}"
 
 
@@ -66,6 +65,15 @@ def _unknown(values: flags.FlagValues, name: str) -> str:
     near = nearest_of(name, [known for known in values if known not in ("flagfile", "undefok")])
     hint = f" Did you mean --{near}?" if near else ""
     return f"Unknown option --{name}.{hint}"
+
+
+def _bad_value(values: flags.FlagValues, said: str) -> str:
+    match = re.match(r"flag --(\w+)=(.*?): ", said, re.DOTALL)
+    if match is None:
+        return _one_line(said)
+    name, value = match.groups()
+    wanted = _WANTED.get(values[name].flag_type(), "valid")
+    return f"--{name} must be {wanted}. Received: {name}={value!r}."
 
 
 def _one_line(text: str) -> str:

@@ -91,7 +91,7 @@ def _unknown(name: str) -> str:
     near = nearest_of(name, COMMANDS)
     if near:
         return f"Unknown command {name!r}. Did you mean: tfdist {near}?"
-    if name.endswith(".py"):
+    if name.endswith(".py") or name.startswith("-"):
         return f"Unknown command {name!r}. Did you mean: tfdist launch {name}?"
     return f"Unknown command {name!r}. The commands are {', '.join(COMMANDS)}."
 
