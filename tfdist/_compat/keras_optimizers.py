@@ -78,3 +78,8 @@ def overwrite_with_average(self: Any, trainable_variables: Any) -> None:
         if average is not None:
             variable.assign(average)
     return None
+
+
+def strategy_of(optimizer: Any) -> Any:
+    """The strategy in whose scope an optimizer was made."""
+    return optimizer._distribution_strategy

@@ -19,13 +19,14 @@ import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
+from keras.src.trainers.trainer import Trainer
 
 from tfdist._compat import hooks
 
+_compile = Trainer.compile
 _upstream = {
     name: getattr(TensorFlowTrainer, name)
     for name in (
-        "compile",
         "fit",
         "make_train_function",
         "make_test_function",
@@ -49,7 +50,8 @@ class InputSummary:
 
 def install() -> None:
     """Replace the trainer's methods."""
-    TensorFlowTrainer.compile = _in_scope(_upstream["compile"])
+    # On the base class: `compile_from_config` takes any other `compile` for one that the user has overridden.
+    Trainer.compile = compile_in_scope
     TensorFlowTrainer.fit = fit
     TensorFlowTrainer._maybe_symbolic_build = maybe_symbolic_build
     TensorFlowTrainer.predict_on_batch = predict_on_batch
@@ -57,18 +59,14 @@ def install() -> None:
         setattr(TensorFlowTrainer, f"make_{kind}_function", _make_function(kind))
 
 
-def _in_scope(compile_: Callable[..., Any]) -> Callable[..., Any]:
-    """Optimizers and metrics given by name are made in the model's scope, wherever `compile` is called."""
-
-    @functools.wraps(compile_)
-    def compile_in_scope(self: Any, *args: Any, **kwargs: Any) -> Any:
-        strategy = hooks.model_strategy(self)
-        if strategy is None:
-            return compile_(self, *args, **kwargs)
-        with strategy.scope():
-            return compile_(self, *args, **kwargs)
-
-    return compile_in_scope
+@functools.wraps(_compile)
+def compile_in_scope(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Upstream's; optimizers and metrics given by name are made in the model's scope, wherever it is called."""
+    strategy = hooks.model_strategy(self)
+    if strategy is None:
+        return _compile(self, *args, **kwargs)
+    with strategy.scope():
+        return _compile(self, *args, **kwargs)
 
 
 @functools.wraps(_upstream["fit"])
@@ -142,7 +140,9 @@ def _example(iterator: Any) -> Any:
         return tf.nest.map_structure(_symbolic, spec)
     if isinstance(iterator.data_adapter, GeneratorDataAdapter):
         batch = iterator.data_adapter._first_batches[0]
-        return tf.nest.map_structure(lambda v: None if v is None else tf.convert_to_tensor(v), batch)
+        return tf.nest.map_structure(
+            lambda v: None if v is None else tf.convert_to_tensor(v), batch
+        )
     strategy = iterator._distribute_strategy
     return tf.nest.map_structure(
         lambda value: strategy.experimental_local_results(value)[0], next(iter(dataset))

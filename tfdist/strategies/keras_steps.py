@@ -149,7 +149,7 @@ def average_assigned(model: Any, step: hooks.Step) -> None:
     variables = list({id(v): v for v in step.assigned if id(v) in own}.values())
     variables = [v for v in variables if tf.as_dtype(v.dtype).is_floating]
     if variables:
-        values = [tf.convert_to_tensor(v.value) for v in variables]
+        values = [tf.identity(v.value) for v in variables]
         for variable, value in zip(
             variables, average_over_replicas(values, share=step.row_share()), strict=True
         ):

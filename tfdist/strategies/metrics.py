@@ -24,15 +24,13 @@ def global_metric_results(strategy: tf.distribute.Strategy, model: Any) -> dict[
         variables = model.metrics_variables
         if strategy.num_replicas_in_sync == 1 or not variables:
             return model.get_metrics_result()
-        values = [tf.convert_to_tensor(v.value) for v in variables]
+        values = [tf.identity(v.value) for v in variables]
         totals = zip(variables, _sum_by_dtype(values), strict=True)
         with keras.StatelessScope(state_mapping=list(totals)):
             return model.get_metrics_result()
 
     results = strategy.extended.call_for_each_replica(in_replica)
-    return {
-        name: strategy.experimental_local_results(value)[0] for name, value in results.items()
-    }
+    return {name: strategy.experimental_local_results(value)[0] for name, value in results.items()}
 
 
 def _sum_by_dtype(values: list[tf.Tensor]) -> list[tf.Tensor]:

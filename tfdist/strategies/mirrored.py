@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -27,4 +26,3 @@ class MirroredStrategy(SynchronousStrategy, tf.distribute.MirroredStrategy):
 
     def __init__(self, devices: Sequence[str] | None = None) -> None:
         super().__init__(devices=list(devices) if devices is not None else None)
-

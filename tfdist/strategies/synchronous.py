@@ -19,6 +19,7 @@ from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.rows import replica_slices, shard_policy, slice_rows
 from tfdist.gradients import ReplicaStep, all_reduce_gradients, count_rows
 from tfdist.log import logger
+from tfdist.strategies.checks import refuse_mixed_up_use
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function
 
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
@@ -127,6 +128,14 @@ class SynchronousStrategy(hooks.KerasHooks):
             return predict_function(self, model)
         step = model.train_step if kind == "train" else model.test_step
         return StepFunction(self, model, step, training=kind == "train")
+
+    def check_before(self, model: Any, data: hooks.DataSummary) -> None:
+        """Refuse what can't train under this strategy, before the first step.
+
+        Raises:
+            ValueError: XLA is asked for, the optimizer was made elsewhere, or the data is too small.
+        """
+        refuse_mixed_up_use(self, model, data)
 
     def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
         """Global gradients, from this replica's, in replica context."""

@@ -1,0 +1,51 @@
+"""Mixed-up use, refused with a remedy before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfdist._compat import hooks
+from tfdist._compat.keras_optimizers import strategy_of
+
+
+def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary) -> None:
+    """Check a built model and its data.
+
+    Raises:
+        ValueError: what can't work, what was received, what to do.
+    """
+    _refuse_xla(strategy, model)
+    if data.training:
+        _refuse_foreign_optimizer(strategy, model)
+        _refuse_small("batch_size", data.batch_size, strategy)
+        _refuse_small("number of rows", data.num_rows, strategy)
+
+
+def _refuse_xla(strategy: Any, model: Any) -> None:
+    if strategy.num_replicas_in_sync > 1 and model.jit_compile:
+        raise ValueError(
+            f"XLA cannot compile the collectives of {type(strategy).__name__}. Expected: jit_compile=False or "
+            f"'auto'. Received: jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. "
+            "Leave jit_compile out; 'auto', the default, switches XLA off under a strategy."
+        )
+
+
+def _refuse_foreign_optimizer(strategy: Any, model: Any) -> None:
+    optimizer = model.optimizer
+    while optimizer is not None:
+        if strategy_of(optimizer) is not strategy:
+            raise ValueError(
+                f"The optimizer was made outside of the scope of the model's {type(strategy).__name__}, so its "
+                f"variables are not on the strategy's devices. Received: optimizer={type(optimizer).__name__} "
+                f"{optimizer.name!r}. Make it under `with strategy.scope():`, or pass its name to compile()."
+            )
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+def _refuse_small(what: str, size: int | None, strategy: Any) -> None:
+    replicas = strategy.num_replicas_in_sync
+    if size is not None and size < replicas:
+        raise ValueError(
+            f"Every replica needs a row of each full batch. Expected: a global {what} of at least {replicas}, the "
+            f"number of replicas. Received: {what}={size}. Use a larger batch or fewer devices."
+        )

@@ -1,0 +1,125 @@
+"""MultiWorkerMirroredStrategy: all devices of several machines."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import random
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfdist._compat import hooks
+from tfdist._compat import tensorflow as tf_compat
+from tfdist.cluster import Cluster, resolve
+from tfdist.errors import WorkersDisagreeError
+from tfdist.log import logger
+from tfdist.strategies.agreement import compare, model_facts, wait_for
+from tfdist.strategies.synchronous import SynchronousStrategy
+
+
+class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorkerMirroredStrategy):
+    """Synchronous training on the devices of several machines, exact under Keras 3.
+
+    The same script runs on every task (`tfdist launch`, or TF_CONFIG set by the scheduler). Every worker makes the
+    same datasets of global batches and trains on its rows of each; `model.save` and file-writing callbacks write on
+    the chief; `predict` returns all rows on every worker. Where no global seed was set, the workers agree on one.
+
+    Args:
+        cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
+        communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
+
+    Raises:
+        ClusterError: the cluster's description is wrong.
+
+    Example:
+
+        strategy = tfdist.MultiWorkerMirroredStrategy()
+        with strategy.scope():
+            model = build_model()
+            model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(dataset, epochs=10)
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
+        *,
+        communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
+    ) -> None:
+        super().__init__(
+            cluster_resolver=as_resolver(resolve() if cluster is None else cluster),
+            communication_options=communication_options,
+        )
+        self._occasions = itertools.count()
+        self._writes: collections.Counter[str] = collections.Counter()
+        if self.num_workers > 1:
+            self._share_seed()
+
+    def _share_seed(self) -> None:
+        """Shuffles and initial values must be the same everywhere, so a seed that nobody set is the chief's."""
+        seed = tf_compat.global_seed()
+        key = f"tfdist/seed/{next(self._occasions)}"
+        if self.is_chief:
+            seed = random.SystemRandom().randrange(2**31) if seed is None else seed
+            tf_compat.publish(key, str(seed))
+        chiefs = int(wait_for(key, "the chief", "make its strategy"))
+        if tf_compat.global_seed() is None:
+            logger.info("no global seed was set: all workers use %d", chiefs)
+            keras.utils.set_random_seed(chiefs)
+
+    # What Keras asks for, see _compat/hooks.py.
+
+    @property
+    def writes_files(self) -> bool:
+        """True on the chief."""
+        return self.is_chief
+
+    def check_before(self, model: Any, data: hooks.DataSummary) -> None:
+        """Refuse data that is too small, and workers that do not run the same."""
+        super().check_before(model, data)
+        if self.num_workers == 1:
+            return
+        facts = {
+            "input": data.element_spec,
+            "number of batches": str(data.num_batches),
+            "batch size": str(data.batch_size),
+            **model_facts(model),
+        }
+        occasion = f"{'fit' if data.training else 'evaluate'} {next(self._occasions)}"
+        compare(occasion, facts, worker=self.worker_index, workers=self.num_workers)
+
+    def chief_wrote(self, path: str, error: str = "") -> None:
+        """Tell the other workers that a file is there, or why it is not."""
+        self._writes[path] += 1
+        if self.num_workers > 1:
+            tf_compat.publish(self._write_key(path), error)
+
+    def wait_for_chief(self, path: str) -> None:
+        """Return when the chief has written `path`."""
+        self._writes[path] += 1
+        error = wait_for(self._write_key(path), "the chief", f"write {path}")
+        if error:
+            raise WorkersDisagreeError(f"The chief could not write {path}: {error}")
+
+    def _write_key(self, path: str) -> str:
+        return f"tfdist/wrote/{path}/{self._writes[path]}"
+
+
+def as_resolver(
+    cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver,
+) -> tf.distribute.cluster_resolver.ClusterResolver:
+    """The TensorFlow resolver of a cluster."""
+    if not isinstance(cluster, Cluster):
+        return cluster
+    config = json.loads(cluster.to_tf_config())
+    if cluster.is_local:
+        return tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec({}))
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(config["cluster"]),
+        task_type=cluster.task.type,
+        task_id=cluster.task.index,
+        rpc_layer=cluster.rpc_layer,
+    )
