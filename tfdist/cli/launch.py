@@ -46,15 +46,9 @@ def define_flags() -> flags.FlagValues:
         "Write all that each task prints to a file of its own in this directory.",
         flag_values=v,
     )
-    flags.DEFINE_boolean(
-        "verbose", False, "Show TensorFlow's messages and every traceback.", flag_values=v
-    )
-    flags.DEFINE_integer(
-        "nnodes", None, "Machines; the number of --node_addresses if not given.", flag_values=v
-    )
-    flags.DEFINE_integer(
-        "node_rank", None, "Which of --node_addresses this machine is, from 0.", flag_values=v
-    )
+    flags.DEFINE_boolean("verbose", False, "Show TensorFlow's messages and every traceback.", flag_values=v)
+    flags.DEFINE_integer("nnodes", None, "Machines; the number of --node_addresses if not given.", flag_values=v)
+    flags.DEFINE_integer("node_rank", None, "Which of --node_addresses this machine is, from 0.", flag_values=v)
     flags.DEFINE_list(
         "node_addresses",
         [],
@@ -64,8 +58,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "port_base",
         None,
-        "First port of each machine's range. Default: free "
-        "ports on one machine, 2222 and those after it on several.",
+        "First port of each machine's range. Default: free ports on one machine, 2222 and those after it on several.",
         flag_values=v,
     )
     return v
@@ -96,9 +89,7 @@ def _parse_module(values: flags.FlagValues, argv: Sequence[str]) -> list[str] | 
 def _parse_script(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     rest = parse(values, "launch", argv)
     if not rest:
-        raise LaunchError(
-            "A script must be given. Write for example: tfdist launch --workers=2 train.py"
-        )
+        raise LaunchError("A script must be given. Write for example: tfdist launch --workers=2 train.py")
     return script_command(rest[0], rest[1:])
 
 

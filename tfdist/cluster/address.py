@@ -50,9 +50,7 @@ class Address:
             )
         match = _BRACKETED.match(text) or _PLAIN.match(text)
         if match is None:
-            raise ClusterError(
-                f"An address must be 'host:port'. Received: {field}={text!r}. {_remedy(text)}"
-            )
+            raise ClusterError(f"An address must be 'host:port'. Received: {field}={text!r}. {_remedy(text)}")
         return cls(match["host"], _parse_port(match["port"], field, text))
 
 

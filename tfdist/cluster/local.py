@@ -71,13 +71,9 @@ def local(
 
 def _check(workers: int, ps: int) -> None:
     if workers < 1:
-        raise ClusterError(
-            f"A local cluster needs a worker. Received: workers={workers}. Write workers=2."
-        )
+        raise ClusterError(f"A local cluster needs a worker. Received: workers={workers}. Write workers=2.")
     if ps < 0:
-        raise ClusterError(
-            f"A local cluster has 0 or more ps tasks. Received: ps={ps}. Leave ps out for none."
-        )
+        raise ClusterError(f"A local cluster has 0 or more ps tasks. Received: ps={ps}. Leave ps out for none.")
 
 
 def _describe(ports: Sequence[int], workers: int) -> Cluster:
@@ -133,9 +129,7 @@ def _wait_until_all_answer(
         while not _answers(Address.parse(address)):
             code = servers[task].poll()
             if code is not None:
-                raise ClusterError(
-                    f"The server of {task} ended with exit code {code}.\n{_tail(logs, task)}"
-                )
+                raise ClusterError(f"The server of {task} ended with exit code {code}.\n{_tail(logs, task)}")
             if time.monotonic() > deadline:
                 raise ClusterError(
                     f"The server of {task} must answer in time. Received: timeout_seconds="

@@ -45,9 +45,7 @@ def check_job_name(name: object, field: str) -> None:
     """Raises ClusterError unless `name` is one of TASK_TYPES; `field` says where it was given."""
     if name in TASK_TYPES:
         return
-    raise ClusterError(
-        f"A job must be one of {', '.join(TASK_TYPES)}. Received: {field}={name!r}.{_hint(name)}"
-    )
+    raise ClusterError(f"A job must be one of {', '.join(TASK_TYPES)}. Received: {field}={name!r}.{_hint(name)}")
 
 
 def _hint(name: object) -> str:

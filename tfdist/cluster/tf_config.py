@@ -17,10 +17,7 @@ from tfdist.errors import ClusterError
 
 VARIABLE = "TF_CONFIG"
 
-_EXAMPLE = (
-    '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
-    '"task": {"type": "worker", "index": 0}}'
-)
+_EXAMPLE = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
 
 
 def parse(value: str | bytes | Mapping[str, Any]) -> tuple[Mapping[str, Any], Task, str]:
@@ -57,8 +54,7 @@ def _load(value: object) -> Mapping[str, Any]:
     config = _decode(value) if isinstance(value, (str, bytes)) else value
     if not isinstance(config, Mapping):
         raise ClusterError(
-            f"{VARIABLE} must be a JSON object. Received: {VARIABLE}={value!r}. "
-            f"Write for example {_EXAMPLE}"
+            f"{VARIABLE} must be a JSON object. Received: {VARIABLE}={value!r}. Write for example {_EXAMPLE}"
         )
     return config
 

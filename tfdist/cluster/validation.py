@@ -22,9 +22,7 @@ def normalise_jobs(jobs: object) -> dict[str, tuple[str, ...]]:
             f"The cluster must map each job to its addresses. Received: cluster={jobs!r}. "
             f"Write for example {{'worker': ['10.0.0.1:2222', '10.0.0.2:2222']}}."
         )
-    return {
-        name: addresses for name, given in jobs.items() if (addresses := _addresses_of(name, given))
-    }
+    return {name: addresses for name, given in jobs.items() if (addresses := _addresses_of(name, given))}
 
 
 def _addresses_of(job: object, given: object) -> tuple[str, ...]:
@@ -34,21 +32,15 @@ def _addresses_of(job: object, given: object) -> tuple[str, ...]:
             f"A job's addresses must be a list of 'host:port'. "
             f"Received: cluster[{job!r}]={given!r}. Write for example ['10.0.0.1:2222']."
         )
-    return tuple(
-        str(Address.parse(text, f"cluster[{job!r}][{index}]")) for index, text in enumerate(given)
-    )
+    return tuple(str(Address.parse(text, f"cluster[{job!r}][{index}]")) for index, text in enumerate(given))
 
 
 def check_cluster(jobs: Jobs, task: object, rpc_layer: object) -> None:
     """Raises ClusterError if jobs, task and protocol don't fit together."""
     if not isinstance(task, Task):
-        raise ClusterError(
-            f"The task must be a Task. Received: task={task!r}. Write Task('worker', 0)."
-        )
+        raise ClusterError(f"The task must be a Task. Received: task={task!r}. Write Task('worker', 0).")
     if not isinstance(rpc_layer, str) or not rpc_layer:
-        raise ClusterError(
-            f"The protocol must be a name. Received: rpc_layer={rpc_layer!r}. Write 'grpc'."
-        )
+        raise ClusterError(f"The protocol must be a name. Received: rpc_layer={rpc_layer!r}. Write 'grpc'.")
     if not jobs:
         _check_local_task(task)
         return

@@ -13,9 +13,7 @@ _ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
-def task_environment(
-    cluster: Cluster, env: Mapping[str, str], *, verbose: bool = False
-) -> dict[str, str]:
+def task_environment(cluster: Cluster, env: Mapping[str, str], *, verbose: bool = False) -> dict[str, str]:
     """Returns the whole environment of one task.
 
     Args:

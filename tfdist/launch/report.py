@@ -13,9 +13,7 @@ from tfdist.launch.task_process import Ending
 _MOST_LINES = 80
 
 
-def failure_report(
-    outcome: Outcome, started_at: float, *, log_dir: Path | None = None, nnodes: int = 1
-) -> str:
+def failure_report(outcome: Outcome, started_at: float, *, log_dir: Path | None = None, nnodes: int = 1) -> str:
     """Returns the report on a failed job; empty if it did not fail.
 
     Args:

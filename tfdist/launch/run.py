@@ -54,9 +54,7 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _supervise(
-    clusters: Sequence[Cluster], command: Sequence[str], options: LaunchOptions
-) -> Outcome:
+def _supervise(clusters: Sequence[Cluster], command: Sequence[str], options: LaunchOptions) -> Outcome:
     names = [str(cluster.task) for cluster in clusters]
     chief = next((str(cluster.task) for cluster in clusters if cluster.is_chief), None)
     specs = [

@@ -37,7 +37,7 @@ from pathlib import Path
 from tfdist.cluster.lifeline import Lifeline
 from tfdist.launch.output.console import Console
 from tfdist.launch.root_cause import first_failure, looks_dragged_down
-from tfdist.launch.shutdown import ON_INTERRUPT, ON_TERMINATE, Shutdown
+from tfdist.launch.shutdown import ON_FAILURE, ON_INTERRUPT, ON_TERMINATE, Shutdown
 from tfdist.launch.signals import SignalInbox
 from tfdist.launch.task_process import Ending, TaskProcess, TaskSpec
 
@@ -136,11 +136,14 @@ class Supervisor:
         for task in self._running():
             if task.has_exited():
                 self._on_exit(task)
-        now = time.monotonic()
-        for task in self._running():
-            task.tick(now)
-        if self._end_at is not None and now >= self._end_at and not self._shutdown:
-            self._shutdown = Shutdown(ON_TERMINATE)
+        self._tick(time.monotonic())
+
+    def _tick(self, now: float) -> None:
+        if self._end_at is None and self._shutdown is None:
+            for task in self._running():
+                task.tick(now)
+        elif self._shutdown is None and self._end_at is not None and now >= self._end_at:
+            self._shutdown = Shutdown(ON_FAILURE)
         if self._shutdown:
             self._shutdown.tick(now, self._running())
 

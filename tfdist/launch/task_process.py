@@ -19,6 +19,7 @@ from tfdist.launch.output.noise import is_noise
 from tfdist.launch.output.tracebacks import TracebackHold
 
 _TAIL_LINES = 200
+_LAST_LINES = 20
 _READ_BYTES = 65536
 
 
@@ -193,11 +194,12 @@ class TaskProcess:
             self._console.line(self.name, text, is_error=True)
 
     def _words(self) -> list[str]:
-        if self._hold.lines:
-            return list(self._hold.lines)
-        tail = list(self._tail)
-        starts = [i for i, line in enumerate(tail) if line.startswith("Traceback (most recent")]
-        return tail[starts[-1] :] if starts else tail[-20:]
+        said = self._hold.lines or list(self._tail)
+        starts = [i for i, line in enumerate(said) if line.startswith("Traceback (most recent")]
+        if starts:
+            # An exception that another one caused begins with that one's traceback.
+            return said[starts[0] if self._hold.lines else starts[-1] :]
+        return said if self._hold.lines else said[-_LAST_LINES:]
 
     def _close(self) -> None:
         for stream in (self._process.stdout, self._process.stderr, self._log):

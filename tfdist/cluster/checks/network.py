@@ -28,10 +28,7 @@ def check_network(cluster: Cluster, timeout_seconds: float) -> Iterator[Finding]
     if not peers:
         return
     with ThreadPoolExecutor(min(_MOST_AT_ONCE, len(peers))) as pool:
-        asked = [
-            pool.submit(check_peer, name, address, timeout_seconds)
-            for name, address in peers.items()
-        ]
+        asked = [pool.submit(check_peer, name, address, timeout_seconds) for name, address in peers.items()]
         for answer in asked:
             yield answer.result()
 

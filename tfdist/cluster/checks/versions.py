@@ -77,9 +77,7 @@ def check_versions() -> Iterator[Finding]:
     found = {name: _parse(version) for name, version in installed.items() if version}
     for pair in KNOWN_BAD_PAIRS:
         if _applies(pair, found):
-            said = (
-                f"{installed[pair.package]} with {pair.other} {installed[pair.other]}: {pair.why}"
-            )
+            said = f"{installed[pair.package]} with {pair.other} {installed[pair.other]}: {pair.why}"
             yield Finding(pair.package, said, pair.fix)
 
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import re
 
+_CPP = r"0000 00:00:\d+\.\d+ +\d+ "
 _START = re.compile(
-    r"(?:\s*\+ (?:Exception Group )?)?Traceback \(most recent call last\):|"
-    r"Fatal Python error: "
+    r"(?:\s*\+ (?:Exception Group )?)?Traceback \(most recent call last\):"
+    r"|Fatal Python error: "
+    # The first words of a task whose peer has gone, or of one that TensorFlow aborts.
+    rf"|E{_CPP}(?:ring_alg|base_collective_executor|coordination_service\w*)\.cc"
+    rf"|F{_CPP}"
 )
 _HOLD_SECONDS = 5.0
 
