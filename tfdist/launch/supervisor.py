@@ -196,10 +196,17 @@ class Supervisor:
         endings = {task.name: task.ending for task in self._tasks if task.ending}
         if self._interrupted_by is not None:
             return Outcome(128 + self._interrupted_by, None, endings, self._interrupted_by)
-        name = first_failure(endings)
+        name = first_failure(self._that_count(endings))
         if name is None:
             return Outcome(0, None, endings)
         return Outcome(_shell_code(endings[name].code), name, endings)
+
+    def _that_count(self, endings: dict[str, Ending]) -> dict[str, Ending]:
+        """Leaves out what came after the coordinator's success: those that served it lost it."""
+        done = endings.get(self._coordinator or "")
+        if done is None or done.code != 0:
+            return endings
+        return {name: ending for name, ending in endings.items() if ending.at <= done.at}
 
 
 def _shell_code(code: int) -> int:
