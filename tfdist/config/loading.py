@@ -1,0 +1,136 @@
+"""A YAML file and the overrides of a command line, merged and checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from tfdist.config.checking import check, wrong_type
+from tfdist.config.schema import TrainConfig
+from tfdist.errors import ConfigError
+
+_COMMAND_LINE = "on the command line"
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a training configuration.
+
+    Args:
+        path: A YAML file whose keys are the fields of `TrainConfig`.
+        overrides: "key=value", with dots for what is inside: "optimizer.options.clipnorm=1.0".
+            Values are YAML. A name replaces a part as a whole: "optimizer=sgd".
+
+    Raises:
+        ConfigError: If the file can't be read, a key is unknown or missing, or a value is wrong.
+
+    Example:
+        >>> config = load("configs/quickstart.yaml", ["epochs=1"])
+    """
+    merged = OmegaConf.structured(TrainConfig)
+    for source, values in [(f"in {path}", _read(Path(path))), (_COMMAND_LINE, _parse(overrides))]:
+        checked = check(values, TrainConfig, "", source)
+        for key, value in checked.items():
+            if isinstance(value, dict) and "options" not in value and value.get("name"):
+                _forget(merged, key)  # a new name: the options were those of the old one
+        merged = _merge(merged, checked, source)
+    return _finish(merged, f"in {path}")
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration must be a YAML file. Received: path={str(path)!r}, seen from "
+            f"{Path.cwd()} ({error.strerror}). {_similar_file(path)}"
+        ) from error
+    try:
+        values = yaml.safe_load(text)
+        # OmegaConf's own reader knows numbers such as 1e-3, which YAML 1.1 takes for text.
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if values else {}
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be YAML. Received: {error}. Correct that line.") from error
+    if not isinstance(values, dict):
+        raise wrong_type("", "keys with values", values, f"in {path}")
+    return values
+
+
+def _similar_file(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    names = [each.name for each in folder.glob("*.y*ml")] if folder.is_dir() else []
+    if path.is_dir() and names:
+        return f"Name one of its files, for example {folder / min(names)}."
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
+    return f"Did you mean {folder / near[0]}?" if near else "Correct the path."
+
+
+def _parse(overrides: Sequence[str]) -> Any:
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        if not equals or not key or key.startswith("-"):
+            raise ConfigError(
+                f"Overrides must be key=value. Received: {text!r} {_COMMAND_LINE}. "
+                "Write for example epochs=3 or optimizer.options.learning_rate=0.01"
+            )
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"Values must be YAML. Received: {' '.join(overrides)!r} {_COMMAND_LINE} "
+            f"({_first_line(error)}). Quote the value."
+        ) from error
+
+
+def _forget(config: DictConfig, key: str) -> None:
+    node = config[key]
+    if node is not None and "options" in node:
+        node.options = {}
+
+
+def _merge(config: DictConfig, values: dict[str, Any], source: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(config, values)
+    except OmegaConfBaseException as error:
+        raise _from_omegaconf(error, source) from error
+    if not isinstance(merged, DictConfig):
+        raise wrong_type("", "keys with values", values, source)
+    return merged
+
+
+def _finish(config: DictConfig, source: str) -> TrainConfig:
+    try:
+        OmegaConf.resolve(config)
+        _check_all_given(config, source)
+        values = check(OmegaConf.to_container(config), TrainConfig, "", source)
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainConfig), values))
+    except OmegaConfBaseException as error:
+        raise _from_omegaconf(error, source) from error
+    if not isinstance(made, TrainConfig):
+        raise wrong_type("", "keys with values", made, source)
+    return made
+
+
+def _check_all_given(config: DictConfig, source: str) -> None:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        key = missing[0].removesuffix(".name")
+        raise ConfigError(
+            f"{key} must be given. Received: no {key} {source}. "
+            f"Add the line `{key}: ...`, or {key}=... on the command line."
+        )
+
+
+def _from_omegaconf(error: OmegaConfBaseException, source: str) -> ConfigError:
+    key = getattr(error, "full_key", None) or "a key"
+    kind = "missing" if isinstance(error, MissingMandatoryValue) else "wrong"
+    return ConfigError(f"{key} is {kind} {source}: {_first_line(error)}. Correct it.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0].rstrip(".")
