@@ -82,7 +82,7 @@ def test_a_server_that_does_not_start_is_an_error_with_its_last_words(tmp_path):
 @pytest.mark.unit
 def test_a_server_that_does_not_answer_in_time_is_an_error(tmp_path):
     (tmp_path / "tensorflow.py").write_text("import signal; signal.pause()")
-    with pytest.raises(ClusterError, match="timeout_seconds=0.5"):
+    with pytest.raises(ClusterError, match=r"timeout_seconds=0\.5"):
         tfdist.cluster.local(workers=1, env={"PYTHONPATH": str(tmp_path)}, timeout_seconds=0.5).__enter__()
 
 

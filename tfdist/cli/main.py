@@ -88,11 +88,13 @@ def _overview() -> str:
 
 
 def _unknown(name: str) -> str:
+    if name.endswith(".py") or name.startswith("-"):
+        return f"Unknown command {name!r}. Did you mean: tfdist launch {name}?"
+    if name.endswith((".yaml", ".yml")):
+        return f"Unknown command {name!r}. Did you mean: tfdist train {name}?"
     near = nearest_of(name, COMMANDS)
     if near:
         return f"Unknown command {name!r}. Did you mean: tfdist {near}?"
-    if name.endswith(".py") or name.startswith("-"):
-        return f"Unknown command {name!r}. Did you mean: tfdist launch {name}?"
     return f"Unknown command {name!r}. The commands are {', '.join(COMMANDS)}."
 
 
