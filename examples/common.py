@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import tfdist
@@ -58,8 +59,10 @@ def load_data(name: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Data
 def _load_mnist():
     folder = os.environ.get("TFDIST_DATA_DIR")
     if folder:  # where there is no network
-        path = str(Path(folder).resolve() / "mnist.npz")
-        (x, y), (x_test, y_test) = keras.datasets.mnist.load_data(path)
+        with np.load(Path(folder) / "mnist.npz") as file:
+            arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
     else:
         (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+        arrays = [x, y, x_test, y_test]
+    x, y, x_test, y_test = arrays
     return (x.astype("float32"), y), (x_test.astype("float32"), y_test)

@@ -76,9 +76,7 @@ def used_names(tree: ast.AST, module: str) -> set[str]:
     return {
         node.attr
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == module
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module
     }
 
 
@@ -174,9 +172,7 @@ def is_private(name: str) -> bool:
     return name == "__internal__" or (name.startswith("_") and not name.endswith("__"))
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_module_keeps_to_its_floor(path):
     package = ".".join(path.relative_to(PACKAGE.parent).parent.parts)
     assert problems_of(path.read_text(encoding="utf-8"), room_of(path), package) == []

@@ -93,9 +93,7 @@ def test_shuffling_gives_each_row_once_an_epoch_in_an_order_that_all_workers_sha
 
 def test_another_seed_gives_another_order_and_the_same_seed_the_same(tmp_path):
     pattern = write_files(tmp_path, 1, 40)
-    orders = [
-        batches_of(pattern, batch_size=40, workers=1, shuffle=True, seed=seed) for seed in (1, 2, 1)
-    ]
+    orders = [batches_of(pattern, batch_size=40, workers=1, shuffle=True, seed=seed) for seed in (1, 2, 1)]
     assert orders[0] != orders[1]
     assert orders[0] == orders[2]
 

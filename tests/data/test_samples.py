@@ -20,9 +20,7 @@ def read_all(split: str, shard: ShardOptions | None = None) -> tuple[np.ndarray,
 
 
 def test_the_splits_hold_the_1797_images_of_the_uci_test_file():
-    images, labels = (
-        np.concatenate(a) for a in zip(read_all("train"), read_all("test"), strict=True)
-    )
+    images, labels = (np.concatenate(a) for a in zip(read_all("train"), read_all("test"), strict=True))
     assert images.shape == (1797, 8, 8, 1)
     assert images.dtype == np.float32
     assert images.min() == 0.0

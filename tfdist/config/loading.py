@@ -45,20 +45,19 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def _read(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"The configuration must be a YAML file. Received: path={str(path)!r}, seen from "
-            f"{Path.cwd()} ({error.strerror}). {_similar_file(path)}"
+            f"{Path.cwd()} ({getattr(error, 'strerror', error)}). {_similar_file(path)}"
         ) from error
     try:
-        values = yaml.safe_load(text)
+        plain = yaml.safe_load(text)
+        if plain is not None and not isinstance(plain, dict):
+            raise wrong_type("", "keys with values", plain, f"in {path}")
         # OmegaConf's own reader knows numbers such as 1e-3, which YAML 1.1 takes for text.
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if values else {}
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} must be YAML. Received: {error}. Correct that line.") from error
-    if not isinstance(values, dict):
-        raise wrong_type("", "keys with values", values, f"in {path}")
-    return values
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False) if plain else {}
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} must be YAML. Received: {_one_line(error)}. Correct that line.") from error
 
 
 def _similar_file(path: Path) -> str:
@@ -83,7 +82,7 @@ def _parse(overrides: Sequence[str]) -> Any:
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(
             f"Values must be YAML. Received: {' '.join(overrides)!r} {_COMMAND_LINE} "
-            f"({_first_line(error)}). Quote the value."
+            f"({_one_line(error)}). Quote the value."
         ) from error
 
 
@@ -129,8 +128,12 @@ def _check_all_given(config: DictConfig, source: str) -> None:
 def _from_omegaconf(error: OmegaConfBaseException, source: str) -> ConfigError:
     key = getattr(error, "full_key", None) or "a key"
     kind = "missing" if isinstance(error, MissingMandatoryValue) else "wrong"
-    return ConfigError(f"{key} is {kind} {source}: {_first_line(error)}. Correct it.")
+    return ConfigError(f"{key} is {kind} {source}: {_one_line(error)}. Correct it.")
 
 
-def _first_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Of OmegaConf's errors the first line, of YAML's what and where."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"{getattr(error, 'problem', error)} (line {mark.line + 1}, column {mark.column + 1})"
     return str(error).split("\n", 1)[0].rstrip(".")

@@ -39,7 +39,7 @@ def make(part: Part, key: str, folder: Path, known: Mapping[str, Any], **argumen
         return function(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{key} can't be made: {error}. Received: {key}.options={part.options!r} for "
+            f"{key} can't be made: {str(error).rstrip('.')}. Received: {key}.options={part.options!r} for "
             f"{part.name!r}. Correct the options."
         ) from error
 

@@ -106,9 +106,7 @@ def matching_files(
             )
         files.update(found)
     if not files:
-        raise FileNotFoundError(
-            "At least one TFRecord file must be given. Received: pattern=[]. Give paths."
-        )
+        raise FileNotFoundError("At least one TFRecord file must be given. Received: pattern=[]. Give paths.")
     return sorted(files)
 
 

@@ -50,9 +50,7 @@ def digits(
         >>> model.fit(train, epochs=10)
     """
     if split not in _ROWS:
-        raise ValueError(
-            f"split must be one of {sorted(_ROWS)}. Received: split={split!r}. Choose one of them."
-        )
+        raise ValueError(f"split must be one of {sorted(_ROWS)}. Received: split={split!r}. Choose one of them.")
     dataset = read_tfrecords(
         str(_FOLDER / f"{split}-*.tfrecord"),
         _FEATURES,

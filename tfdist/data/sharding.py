@@ -44,8 +44,7 @@ class ShardOptions:
                 )
         if self.num_shards < 1:
             raise ValueError(
-                f"num_shards must be at least 1. Received: num_shards={self.num_shards}. "
-                "Use the number of workers."
+                f"num_shards must be at least 1. Received: num_shards={self.num_shards}. Use the number of workers."
             )
         if not 0 <= self.index < self.num_shards:
             raise ValueError(
@@ -62,10 +61,8 @@ def default_shard() -> ShardOptions:
     Raises:
         ClusterError: If TF_CONFIG is wrong.
     """
-    if tf.distribute.has_strategy():
-        job = _cluster_of(tf.distribute.get_strategy())
-    else:
-        job = cluster.resolve()
+    in_scope = tf.distribute.has_strategy()
+    job = _cluster_of(tf.distribute.get_strategy()) if in_scope else cluster.resolve()
     if job.worker_index is None:
         return ShardOptions()
     return ShardOptions(job.num_workers, job.worker_index)

@@ -1,0 +1,86 @@
+"""`tfdist train`, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tfdist", "train", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def losses(output: str) -> list[str]:
+    """The validation loss of each epoch."""
+    return re.findall(r"val_loss: ([0-9.]+)", output)
+
+
+@pytest.mark.cluster
+def test_one_device_two_replicas_and_two_workers_train_alike(tmp_path):
+    """Each shipped configuration; they differ in the strategy only."""
+    saved = tmp_path / "model.keras"
+    runs = {
+        name: train(f"configs/{name}.yaml", "epochs=2", *more)
+        for name, more in {
+            "quickstart": [],
+            "mirrored": [],
+            "multi_worker_mirrored": [f"save={saved}"],
+        }.items()
+    }
+    for run in runs.values():
+        assert run.returncode == 0, run.stdout + run.stderr
+    expected = losses(runs["quickstart"].stdout)
+    assert len(expected) == 2
+    assert losses(runs["mirrored"].stdout) == expected
+    # The launcher shows the chief's lines; the other worker is silent.
+    assert losses(runs["multi_worker_mirrored"].stdout) == expected
+    assert runs["multi_worker_mirrored"].stdout.count(f"saved model: {saved}") == 1
+    assert keras.models.load_model(saved).count_params() > 0
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        ([], 2, "A configuration file must be given"),
+        (["--epochs=3"], 2, "Unknown option --epochs=3"),
+        (["epochs=3"], 2, "The file comes before key=value"),
+        (["configs/quickstat.yaml"], 1, "Did you mean configs/quickstart.yaml?"),
+        (["configs/quickstart.yaml", "epoch=3"], 1, "Did you mean 'epochs'?"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_a_line(arguments, code, message):
+    done = train(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.unit
+def test_wrong_options_are_refused_before_training():
+    done = train("configs/quickstart.yaml", "optimizer.options.learning_rat=1.0")
+    assert done.returncode == 1
+    assert "Did you mean 'learning_rate'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.unit
+def test_help_says_how_it_is_used():
+    done = train("--help")
+    assert done.returncode == 0
+    assert "tfdist train configs/NAME.yaml [key=value ...]" in done.stdout

@@ -1,0 +1,88 @@
+"""The examples, run as their docstrings say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LAUNCH = ["-m", "tfdist", "launch", "--workers=2"]
+
+
+def run(*arguments: str, **environment: str) -> str:
+    """Output of a command that must succeed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def accuracies(output: str) -> list[float]:
+    return [float(text) for text in re.findall(r"replicas: 2, accuracy: ([0-9.]+)", output)]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 100
+
+
+@pytest.mark.unit
+def test_single_host():
+    (accuracy,) = accuracies(run("examples/single_host.py", "--epochs=3"))
+    assert accuracy > 0.85
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("script", ["custom_training_loop.py", "custom_train_step.py"])
+def test_example_on_two_workers(script):
+    first, second = accuracies(run(*LAUNCH, f"examples/{script}", "--epochs=3"))
+    assert first == second
+    assert first > 0.85
+
+
+@pytest.mark.cluster
+def test_multi_worker_on_mnist_from_a_local_file(tmp_path):
+    """Noise in the shape of MNIST: its file can be read, trained on, and the model saved once."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (96, 28, 28), dtype=np.uint8)
+    labels = random.integers(0, 10, 96, dtype=np.uint8)
+    data = {"x_train": images, "y_train": labels, "x_test": images[:32], "y_test": labels[:32]}
+    np.savez(tmp_path / "mnist.npz", **data)
+    output = run(
+        *LAUNCH,
+        "examples/multi_worker.py",
+        "--data=mnist",
+        "--epochs=1",
+        f"--save={tmp_path / 'model.keras'}",
+        TFDIST_DATA_DIR=str(tmp_path),
+    )
+    first, second = accuracies(output)
+    assert first == second
+    assert (tmp_path / "model.keras").is_file()
+
+
+@pytest.mark.cluster
+def test_the_demonstration_keeps_its_promises(tmp_path):
+    lines = run("examples/demo.py", f"--output={tmp_path}").splitlines()[-5:]
+    said = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines)
+    assert float(said["held-out accuracy"].split()[0]) >= 0.95
+    assert said["of the reloaded model"] == said["held-out accuracy"].split()[0]
+    to_one_device, between = re.findall(r"[0-9.]+e[-+][0-9]+", said["largest weight difference"])
+    assert float(to_one_device) <= 1e-5
+    assert float(between) == 0.0
+    assert "with 1 worker" in said["examples/s"]
+    assert (tmp_path / "model.keras").is_file()
