@@ -18,6 +18,7 @@ def install() -> None:
     if _installed:
         return
     from tfdist._compat import (
+        keras_batch_normalization,
         keras_callbacks,
         keras_losses,
         keras_metrics,
@@ -29,6 +30,7 @@ def install() -> None:
     )
 
     for shim in (
+        keras_batch_normalization,
         keras_losses,
         keras_metrics,
         keras_optimizers,

@@ -26,8 +26,14 @@ class Step(Protocol):
     #: Keras variables that were assigned in this step.
     assigned: list[Any]
 
+    def has_rows(self) -> tf.Tensor:
+        """Whether this replica has any row of the global batch, a bool scalar."""
+
     def row_share(self) -> tf.Tensor:
         """This replica's part of the global batch's rows, a float32 scalar."""
+
+    def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
+        """The sum over replicas, with the gradient that the global batch's loss has."""
 
     def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
         """What to multiply a loss with that was divided by this replica's own `divisor`."""

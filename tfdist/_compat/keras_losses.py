@@ -52,9 +52,7 @@ def reduce_weighted_values(
     return loss * tf.cast(step.mean_factor(valid), loss.dtype)
 
 
-def reduce_values(
-    values: Any, sample_weight: Any = None, reduction: str | None = "sum_over_batch_size"
-) -> Any:
+def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None = "sum_over_batch_size") -> Any:
     """Upstream's local reduction, times what makes it a part of the global one."""
     step = hooks.current_step()
     if step is None or step.local_loss:

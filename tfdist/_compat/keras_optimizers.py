@@ -72,9 +72,7 @@ def overwrite_with_average(self: Any, trainable_variables: Any) -> None:
     """Assign the averages; in replica context each replica assigns its own copy."""
     if hooks.active_strategy() is None or tf.distribute.in_cross_replica_context():
         return _overwrite(self, trainable_variables)
-    for variable, average in zip(
-        trainable_variables, self._model_variables_moving_average, strict=True
-    ):
+    for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
         if average is not None:
             variable.assign(average)
     return None

@@ -32,6 +32,4 @@ def next_seed(self: Any, ordered: bool = True) -> Any:
     if context is None or context.num_replicas_in_sync == 1 or hooks.active_strategy() is None:
         return seed
     replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
-    return seed + tf.stack(
-        [replica * tf.constant(REPLICA_STRIDE, seed.dtype), tf.zeros_like(replica)]
-    )
+    return seed + tf.stack([replica * tf.constant(REPLICA_STRIDE, seed.dtype), tf.zeros_like(replica)])

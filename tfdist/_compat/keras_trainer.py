@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src import backend
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
@@ -123,13 +124,28 @@ def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None
     strategy = hooks.model_strategy(self)
     if strategy is None:
         return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
-    if data_batch is None:
-        data_batch = _example(iterator)
+    data = _example(iterator) if data_batch is None else data_batch
     with strategy.scope():
-        self._symbolic_build(data_batch=data_batch)
+        _build(self, tf.nest.map_structure(_symbolic, data))
     if iterator is not None:
         strategy.check_before(self, summarize(iterator, getattr(self, "_tfdist_training", False)))
     return None
+
+
+def _build(model: Any, data: Any) -> None:
+    """Make all variables; as upstream's `_symbolic_build`, which drops that a tensor is ragged or sparse."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    metrics, loss = model._compile_metrics, model._compile_loss
+    unbuilt = [part for part in (metrics, loss) if part is not None and not part.built]
+    if unbuilt or not all(layer.built for layer in flatten_layers(model)):
+        y_pred = backend.compute_output_spec(model, x, training=False)
+        if metrics in unbuilt:
+            backend.compute_output_spec(model.compute_metrics, x, y, y_pred, sample_weight=sample_weight)
+        if loss in unbuilt:
+            backend.compute_output_spec(model._compute_loss, x, y, y_pred, sample_weight=sample_weight, training=False)
+    if model.optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    model._post_build()
 
 
 def _example(iterator: Any) -> Any:
@@ -137,16 +153,12 @@ def _example(iterator: Any) -> Any:
     dataset = iterator._distributed_dataset
     spec = tf.nest.map_structure(_one_replica, dataset.element_spec)
     if all(_is_enough(leaf) for leaf in tf.nest.flatten(spec)):
-        return tf.nest.map_structure(_symbolic, spec)
+        return spec
     if isinstance(iterator.data_adapter, GeneratorDataAdapter):
-        batch = iterator.data_adapter._first_batches[0]
-        return tf.nest.map_structure(
-            lambda v: None if v is None else tf.convert_to_tensor(v), batch
-        )
+        # Taking a batch from the dataset would take it from the generator, for good.
+        return iterator.data_adapter._first_batches[0]
     strategy = iterator._distribute_strategy
-    return tf.nest.map_structure(
-        lambda value: strategy.experimental_local_results(value)[0], next(iter(dataset))
-    )
+    return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], next(iter(dataset)))
 
 
 def _one_replica(spec: Any) -> Any:
@@ -156,13 +168,18 @@ def _one_replica(spec: Any) -> Any:
 def _is_enough(spec: Any) -> bool:
     if isinstance(spec, tf.OptionalSpec):
         return True
-    return spec.shape.rank is not None and None not in spec.shape[1:]
+    return isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None and None not in spec.shape[1:]
 
 
-def _symbolic(spec: Any) -> Any:
-    if isinstance(spec, tf.OptionalSpec):
+def _symbolic(value: Any) -> Any:
+    """A KerasTensor for what is dense; what is ragged or sparse stands for itself."""
+    if value is None or isinstance(value, (tf.OptionalSpec, tf.experimental.Optional)):
         return None
-    return keras.KerasTensor(spec.shape.as_list(), keras.backend.standardize_dtype(spec.dtype))
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        return value
+    if not hasattr(value, "shape"):
+        value = tf.convert_to_tensor(value)
+    return keras.KerasTensor(tuple(value.shape), keras.backend.standardize_dtype(value.dtype))
 
 
 def summarize(iterator: Any, training: bool) -> InputSummary:

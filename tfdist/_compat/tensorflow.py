@@ -1,4 +1,4 @@
-"""Private TensorFlow API: collective instance keys, places in the cluster, the coordination service's key-value store."""
+"""Private TensorFlow API: collective instance keys, places in the cluster, its key-value store, AutoGraph."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def _counter(group_key: int, device: str) -> tf.Variable:
     place = (id(context.context()), group_key, device)
     if place not in _counters:
         with tf.init_scope(), tf.device("CPU:0"):
-            _counters[place] = tf.Variable(
-                _FIRST_KEY, dtype=tf.int32, trainable=False, name="collective_instance_key"
-            )
+            _counters[place] = tf.Variable(_FIRST_KEY, dtype=tf.int32, trainable=False, name="collective_instance_key")
     return _counters[place]
 
 

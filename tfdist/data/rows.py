@@ -49,9 +49,7 @@ def _bounds(rows: tf.Tensor, index: Any, count: int) -> tuple[tf.Tensor, tf.Tens
     return rows * index // count, rows * (index + 1) // count
 
 
-def replica_slices(
-    dataset: tf.data.Dataset, *, first: int, local: int, count: int
-) -> tf.data.Dataset:
+def replica_slices(dataset: tf.data.Dataset, *, first: int, local: int, count: int) -> tf.data.Dataset:
     """Cut each global batch into this worker's slices, one element a local replica, in replica order.
 
     Args:
@@ -72,9 +70,7 @@ def replica_slices(
         )
     else:
         sliced = dataset.flat_map(
-            lambda *components: tf.data.Dataset.range(first, first + local).map(
-                lambda index: cut(index, *components)
-            )
+            lambda *components: tf.data.Dataset.range(first, first + local).map(lambda index: cut(index, *components))
         )
     return mark_share(sliced).prefetch(tf.data.AUTOTUNE)
 

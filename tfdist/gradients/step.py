@@ -40,6 +40,10 @@ class ReplicaStep(hooks.Step):
         self._rows = None if rows is None else tf.cast(rows, tf.float32)
         self._total_rows: tf.Tensor | None = None
 
+    def has_rows(self) -> tf.Tensor:
+        """Whether n_r > 0, a bool scalar; true where no rows are known."""
+        return tf.constant(True) if self._rows is None else self._rows > 0
+
     def row_share(self) -> tf.Tensor:
         """n_r / n, a float32 scalar; 1 / replicas where no rows are known, 0 where the global batch is empty."""
         if self._rows is None:
@@ -54,6 +58,7 @@ class ReplicaStep(hooks.Step):
 
     def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
         """d_r / d in a custom loop; that over the row share in Keras' steps, where the share comes later."""
+        divisor = divisor * tf.cast(self.has_rows(), divisor.dtype)
         share = tf.math.divide_no_nan(divisor, self._total(divisor))
         if not self.in_keras:
             return share
@@ -68,6 +73,26 @@ class ReplicaStep(hooks.Step):
         if not self.in_keras:
             return tf.constant(1.0)
         return tf.math.divide_no_nan(1.0, self.row_share())
+
+    def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
+        """The sum over replicas, for layers that mix replicas in their forward pass.
+
+        In Keras' steps the gradient that comes back from replica s weighs n_s / n, but it is n_r / n that it will be
+        weighted with on this replica; so it is sent weighted and divided by this replica's own share.
+        """
+        if not self.in_keras:
+            return _all_reduce_sum(value)
+        share = tf.cast(self.row_share(), value.dtype)
+
+        @tf.custom_gradient
+        def reduce(value: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            def gradient(upstream: tf.Tensor) -> tf.Tensor:
+                weighted = tf.math.multiply_no_nan(upstream, share)
+                return tf.math.divide_no_nan(_all_reduce_sum(weighted), share)
+
+            return _all_reduce_sum(value), gradient
+
+        return reduce(value)
 
     def _total(self, divisor: tf.Tensor) -> tf.Tensor:
         """The divisor's sum over replicas; the rows' sum comes along in the same all-reduce if it is not known."""

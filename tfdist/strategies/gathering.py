@@ -27,9 +27,7 @@ def gather_rows(strategy: Any, outputs: Any) -> Any:
 def _gather(value: Any) -> Any:
     context = tf.distribute.get_replica_context()
     if isinstance(value, tf.RaggedTensor):
-        return tf.RaggedTensor.from_row_lengths(
-            _gather(value.values), _gather(value.row_lengths()), validate=False
-        )
+        return tf.RaggedTensor.from_row_lengths(_gather(value.values), _gather(value.row_lengths()), validate=False)
     if isinstance(value, tf.SparseTensor) or value.dtype == tf.string:
         raise TypeError(
             "predict() on several workers gathers dense and ragged numeric outputs. "

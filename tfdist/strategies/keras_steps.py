@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
+from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
 from tfdist.strategies.metrics import global_metric_results, metric_names
 
@@ -84,21 +85,24 @@ class StepFunction:
 
     def _cross_replica_step(self, data: Any) -> Logs:
         outputs = self._strategy.run_keras_step(self._replica_step, data)
-        return tf.nest.map_structure(
-            lambda value: self._strategy.experimental_local_results(value)[0], outputs
-        )
+        return tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], outputs)
 
     def _replica_step(self, data: Any) -> Any:
-        logs = self._step(data)
         step = hooks.current_step()
-        if step is not None and self._training:
+        if step is None:
+            return self._other_logs(self._step(data))
+        with metrics_of_rows_only(self._model, step):
+            logs = self._step(data)
+        if self._training:
             average_assigned(self._model, step)
-        if isinstance(logs, dict):
-            names = metric_names(self._model)
-            logs = {name: value for name, value in logs.items() if name not in names}
-        if step is None or not tf.nest.flatten(logs):
+        return tf.nest.map_structure(lambda value: _average_log(value, step), self._other_logs(logs))
+
+    def _other_logs(self, logs: Any) -> Any:
+        """What the step returned beside its metrics."""
+        if not isinstance(logs, dict):
             return logs
-        return tf.nest.map_structure(lambda value: _average_log(value, step), logs)
+        names = metric_names(self._model)
+        return {name: value for name, value in logs.items() if name not in names}
 
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         function = tf.autograph.experimental.do_not_convert(function)
@@ -111,7 +115,10 @@ def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
     """What `predict` calls: a list of batches in, their outputs' rows out, in order, on every worker."""
 
     def replica_step(data: Any) -> Any:
-        return gather_rows(strategy, model.predict_step(data))
+        outputs, step = model.predict_step(data), hooks.current_step()
+        if step is not None:
+            outputs = tf.nest.map_structure(lambda value: without_padding(value, step), outputs)
+        return gather_rows(strategy, outputs)
 
     @tf.autograph.experimental.do_not_convert
     def predict(batches: list[Any]) -> Any:
@@ -125,16 +132,15 @@ def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
 
 
 def keras_replica_step(step: Callable[[Any], Any], replicas: int) -> Callable[[Any], Any]:
-    """`step` in a `ReplicaStep` of its own, with missing inputs as None."""
+    """`step` in a `ReplicaStep` of its own, with missing inputs as None and never without a row."""
 
     def run(data: Any) -> Any:
-        data = tf.nest.map_structure(
-            lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, data
-        )
+        data = tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, data)
         if replicas == 1:
             return step(data)
-        with hooks.step_scope(ReplicaStep(count_rows(data), in_keras=True)):
-            return step(data)
+        rows = count_rows(data)
+        with hooks.step_scope(ReplicaStep(rows, in_keras=True)):
+            return step(data if rows is None else pad_if_empty(data, rows))
 
     return run
 
@@ -150,9 +156,7 @@ def average_assigned(model: Any, step: hooks.Step) -> None:
     variables = [v for v in variables if tf.as_dtype(v.dtype).is_floating]
     if variables:
         values = [tf.identity(v.value) for v in variables]
-        for variable, value in zip(
-            variables, average_over_replicas(values, share=step.row_share()), strict=True
-        ):
+        for variable, value in zip(variables, average_over_replicas(values, share=step.row_share()), strict=True):
             variable.assign(value)
 
 

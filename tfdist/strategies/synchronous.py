@@ -48,9 +48,7 @@ class SynchronousStrategy(hooks.KerasHooks):
         """Whether this process writes checkpoints, models and logs."""
         return self.worker_index == 0
 
-    def run(
-        self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None
-    ) -> Any:
+    def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
         if self.num_replicas_in_sync == 1:
             return super().run(fn, args=args, kwargs=kwargs, options=options)
@@ -84,9 +82,7 @@ class SynchronousStrategy(hooks.KerasHooks):
         local = len(self.extended.worker_devices)
         if policy == _AutoShardPolicy.AUTO:
             first = self.worker_index * local
-            sliced = replica_slices(
-                dataset, first=first, local=local, count=self.num_replicas_in_sync
-            )
+            sliced = replica_slices(dataset, first=first, local=local, count=self.num_replicas_in_sync)
         elif policy == _AutoShardPolicy.OFF and self.num_workers > 1:
             sliced = dataset
             if local > 1:

@@ -1,0 +1,56 @@
+"""What users do, each as a case: a function of a Setup that returns numbers which must equal one device's."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.helpers.setups import Setup
+
+#: Float32 rounding over a few dozen steps of another summation order.
+TOLERANCE = 1e-5
+
+GROUPS = ("inputs", "fit_options", "optimizers", "losses", "layers", "training_code")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell's row of the matrix."""
+
+    name: str
+    group: str
+    run: Callable[[Setup], dict[str, Any]]
+    tolerance: float
+    why: str
+
+
+_cases: dict[str, Case] = {}
+
+
+def case(tolerance: float = TOLERANCE, why: str = "") -> Callable[[Any], Any]:
+    """Register a case; a looser tolerance needs its reason."""
+
+    def register(run: Callable[[Setup], dict[str, Any]]) -> Callable[[Setup], dict[str, Any]]:
+        assert tolerance <= TOLERANCE or why, "say why"
+        group = run.__module__.rsplit(".", 1)[-1]
+        _cases[run.__name__] = Case(run.__name__, group, run, tolerance, why)
+        return run
+
+    return register
+
+
+def variants(make: Callable[..., Any], names_and_args: dict[str, tuple[Any, ...]], **options: Any) -> None:
+    """Register `make(*args)` under each name."""
+    for name, args in names_and_args.items():
+        run = make(*args)
+        run.__name__, run.__module__ = name, make.__module__
+        case(**options)(run)
+
+
+def all_cases() -> dict[str, Case]:
+    """All cases by name, in the order of their groups."""
+    for group in GROUPS:
+        importlib.import_module(f"tests.helpers.cases.{group}")
+    return _cases

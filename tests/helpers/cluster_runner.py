@@ -1,0 +1,82 @@
+"""Runs one Python command on N real processes, each with its TF_CONFIG, and shows the first failure's traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfdist.cluster.ports import HeldPorts
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONUNBUFFERED": "1"}
+
+
+class ClusterFailed(AssertionError):
+    """A task failed or the cluster ran out of time; the message holds the first failure's output."""
+
+
+def run_python(args: Sequence[str], *, workers: int, logs: Path, timeout_seconds: float = 300) -> None:
+    """Run `python *args` on each of `workers` tasks (one process without TF_CONFIG for 0) and wait for all.
+
+    Raises:
+        ClusterFailed: the first task to fail, with the tail of its output.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    with HeldPorts(max(workers, 1)) as held:
+        configs = _configs(held.ports, workers)
+        held.release_for_servers()
+        tasks = [_start(args, config, logs / f"{index}.log") for index, config in enumerate(configs)]
+        try:
+            _wait(tasks, logs, time.monotonic() + timeout_seconds)
+        finally:
+            for task in tasks:
+                _kill(task)
+
+
+def _configs(ports: Sequence[int], workers: int) -> list[str | None]:
+    if workers == 0:
+        return [None]
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}) for i in range(workers)]
+
+
+def _start(args: Sequence[str], config: str | None, log: Path) -> subprocess.Popen[bytes]:
+    env = {**os.environ, **QUIET}
+    env.pop("TF_CONFIG", None)
+    if config is not None:
+        env["TF_CONFIG"] = config
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, *args], env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _wait(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, deadline: float) -> None:
+    """Poll until all are done; the first to fail is reported, not those it takes along."""
+    running = dict(enumerate(tasks))
+    while running:
+        for index, task in list(running.items()):
+            if task.poll() is None:
+                continue
+            del running[index]
+            if task.returncode:
+                raise ClusterFailed(f"task {index} exited with {task.returncode}:\n{_tail(logs / f'{index}.log')}")
+        if time.monotonic() > deadline:
+            texts = "\n".join(f"task {i}:\n{_tail(logs / f'{i}.log')}" for i in running)
+            raise ClusterFailed(f"out of time; still running:\n{texts}")
+        time.sleep(0.05)
+
+
+def _tail(log: Path, characters: int = 6000) -> str:
+    return log.read_text(errors="replace")[-characters:]
+
+
+def _kill(task: subprocess.Popen[bytes]) -> None:
+    if task.poll() is None:
+        os.killpg(task.pid, signal.SIGKILL)
+    task.wait(timeout=30)

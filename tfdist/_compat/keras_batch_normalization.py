@@ -1,0 +1,43 @@
+"""Synchronized BatchNormalization: variance as on one device, and replicas without rows that count for nothing.
+
+Upstream: `_compute_moments_sync` makes three all-reduces a layer and takes E[x^2] - E[x]^2, which loses digits where
+the mean is large; on one device Keras takes E[(x - E[x])^2].
+Here: two all-reduces, the mean first, then the squared differences from it; their gradients know that replicas'
+losses weigh by their rows.
+Seen in Keras 3.15.1. Can go when upstream does the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.tensorflow import nn
+
+from tfdist._compat import hooks
+
+_compute_moments_sync = nn._compute_moments_sync
+
+
+def install() -> None:
+    """Replace the function that `ops.moments(synchronized=True)` calls."""
+    nn._compute_moments_sync = compute_moments_sync
+
+
+def compute_moments_sync(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
+    """Mean and variance of `x` along `axes` over all replicas."""
+    step = hooks.current_step()
+    if step is None:
+        return _compute_moments_sync(x, axes, keepdims)
+    weight = tf.cast(step.has_rows(), x.dtype)
+    total = tf.math.multiply_no_nan(tf.reduce_sum(x, axes, keepdims=True), weight)
+    count = weight * tf.cast(tf.size(x) // tf.maximum(tf.size(total), 1), x.dtype)
+    packed = step.all_reduce(tf.concat([tf.reshape(total, [-1]), [count]], 0))
+    count = packed[-1]
+    mean = tf.math.divide_no_nan(tf.reshape(packed[:-1], tf.shape(total)), count)
+    squares = tf.reduce_sum(tf.math.squared_difference(x, mean), axes, keepdims=True)
+    squares = step.all_reduce(tf.math.multiply_no_nan(squares, weight))
+    variance = tf.math.divide_no_nan(squares, count)
+    if keepdims:
+        return mean, variance
+    return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
