@@ -82,7 +82,7 @@ WRONG = [
     ("metrics: accuracy", [], r"metrics must be a list. Received: metrics='accuracy'"),
     ("save: 3", [], r"save must be text. Received: save=3"),
     ("launch: {workers: 2}", [], r"MultiWorkerMirroredStrategy. Received: strategy=None"),
-    ("seed: ${epocs}", [], r"seed is wrong in .*small.yaml: Interpolation key 'epocs' not found"),
+    ("seed: ${epocs}", [], r"is wrong in .*small.yaml: Interpolation key 'epocs' not found"),
     ("seed: ${save}\nsave: x", [], r"seed is wrong .*Value 'x' .* Integer"),
     ("callbacks: [{options: {a: 1}}]", [], r"callbacks\[0\] must be given"),
     ("a: [1", [], r"small.yaml must be YAML. Received: .*line 5, column 6"),
