@@ -36,7 +36,14 @@ signal.pause()
 """
 NO_KERNEL = "lifeline._shim = lambda: []"
 NO_WATCHDOG = "life._watchdog.kill(); life._watchdog.wait()"
-IN_THREAD = "thread = threading.Thread(target=start); thread.start(); thread.join()"
+# The thread ends when the child is up, since the kernel's line is drawn by the child.
+IN_THREAD = """
+import os, time
+def start_and_wait():
+    start()
+    while not os.path.exists(sys.argv[1]): time.sleep(0.01)
+thread = threading.Thread(target=start_and_wait); thread.start(); thread.join()
+"""
 # A process forked without exec keeps the pipe to the watchdog open.
 FORKED = "import os\nif os.fork() == 0: signal.pause()"
 
@@ -89,8 +96,10 @@ def test_a_thread_that_ends_does_not_take_its_child_along(tmp_path, wait_until):
     parent = subprocess.Popen([sys.executable, "-c", code, str(told)], stdout=subprocess.PIPE)
     try:
         wait_until(told.exists)
-        parent.stdout.readline()  # the thread has ended
-        assert not any(is_gone(int(pid)) for pid in told.read_text().split())
+        parent.stdout.readline()  # the thread has ended, for Python
+        child = int(told.read_text().split()[0])
+        wait_until(lambda: psutil.Process(parent.pid).num_threads() == 1)  # and for the kernel
+        assert not is_gone(child)
     finally:
         parent.kill()
         parent.communicate()

@@ -59,9 +59,9 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 
 
 def test_every_task_runs_the_script_with_its_tf_config(launch):
-    code, out, err = finish(
-        launch("--workers=2", "--ps=1", "--env", "A=b=c", body="print(json.dumps(config), os.environ['A'])")
-    )
+    body = "print(json.dumps(config), os.environ['A'])"
+    env = {**os.environ, "A": "hidden by --env"}
+    code, out, err = finish(launch("--workers=2", "--ps=1", "--env", "A=b=c", body=body, env=env))
     assert (code, err) == (0, "")
     lines = dict(line.split("]", 1) for line in sorted(out.splitlines()))
     assert list(lines) == ["[chief/0", "[ps/0", "[worker/0", "[worker/1"]
@@ -204,13 +204,16 @@ def test_a_signal_ends_all_tasks(launch, wait_until, tmp_path, signum, code):
 
 
 def test_a_second_ctrl_c_skips_the_grace_period(launch, wait_until, tmp_path):
+    """The periods are so long here that the test would not live to see their ends."""
+    endless = "s.ON_INTERRUPT = tuple(type(i)(i.signum, 1000.0) for i in s.ON_INTERRUPT)"
     process = launch(
         body="""
         signal.signal(signal.SIGINT, lambda *_: open("int", "w").close())
         signal.signal(signal.SIGTERM, lambda *_: open("term", "w").close())
         meet(1)
         while True: signal.pause()
-    """
+    """,
+        env=patched(tmp_path, f"import tfdist.launch.supervisor as s; {endless}"),
     )
     for name in ("here-worker-0", "int", "term"):
         wait_until((tmp_path / name).exists)
@@ -248,22 +251,28 @@ def test_what_a_task_leaves_running_ends_with_it(launch, tmp_path):
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_the_job_is_done_when_the_coordinator_is(launch, monkeypatch, tmp_path):
+def patched(folder, code: str) -> dict[str, str]:
+    """An environment in which the launcher runs `code` first."""
+    (folder / "sitecustomize.py").write_text(code)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.parametrize("worker", ["signal.pause()", "raise RuntimeError('no chief')"], ids=["serves", "fails"])
+def test_the_job_is_done_when_the_coordinator_is(launch, tmp_path, worker):
     """Workers and ps that serve for ever are ended; one that fails for want of its chief is no failure."""
-    (tmp_path / "sitecustomize.py").write_text("import tfdist.launch.supervisor as s; s.FINISH_SECONDS = 2.0")
-    body = """
+    body = f"""
         meet(3)
         if kind == "worker":
             while not os.path.exists("done"): time.sleep(0.01)
             time.sleep(0.3)
-            raise RuntimeError("no chief")
+            {worker}
         if kind == "chief":
             open("done", "w").close()
             sys.exit(0)
         signal.pause()
     """
-    process = launch("--workers=1", "--ps=1", body=body, env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert finish(process)[0] == 0
+    env = patched(tmp_path, "import tfdist.launch.supervisor as s; s.FINISH_SECONDS = 1.0")
+    assert finish(launch("--workers=1", "--ps=1", body=body, env=env))[0] == 0
 
 
 def test_the_reader_of_the_output_may_go_away(launch, tmp_path):
@@ -286,8 +295,9 @@ def test_much_output_of_many_tasks_arrives_whole(launch):
 
 
 def test_tasks_do_not_read_the_terminal(launch):
-    code, out, _ = finish(launch(body="print(repr(sys.stdin.read()))", stdin=subprocess.PIPE))
-    assert (code, out) == (0, "[worker/0] ''\n")
+    process = launch(body="print(repr(sys.stdin.read()))", stdin=subprocess.PIPE)
+    out, _ = process.communicate("typed", timeout=60)
+    assert (process.returncode, out) == (0, "[worker/0] ''\n")
 
 
 def test_a_log_dir_that_cannot_be_made_is_an_error(launch, tmp_path):
