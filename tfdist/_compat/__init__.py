@@ -20,6 +20,7 @@ def install() -> None:
     from tfdist._compat import (
         keras_batch_normalization,
         keras_callbacks,
+        keras_layer_losses,
         keras_losses,
         keras_metrics,
         keras_optimizers,
@@ -31,6 +32,7 @@ def install() -> None:
 
     for shim in (
         keras_batch_normalization,
+        keras_layer_losses,
         keras_losses,
         keras_metrics,
         keras_optimizers,

@@ -25,6 +25,8 @@ class Step(Protocol):
     local_loss: bool
     #: Keras variables that were assigned in this step.
     assigned: list[Any]
+    #: What layers added with `add_loss` in this step, by the layer's id.
+    layer_losses: dict[int, list[Any]]
 
     def has_rows(self) -> tf.Tensor:
         """Whether this replica has any row of the global batch, a bool scalar."""
@@ -43,6 +45,9 @@ class Step(Protocol):
 
     def sum_factor(self) -> tf.Tensor:
         """What to multiply a loss with that is a sum over this replica's rows."""
+
+    def unreduced(self, loss: tf.Tensor) -> tf.Tensor:
+        """A loss by row, whose gradient sums over all replicas' rows."""
 
 
 class KerasHooks:

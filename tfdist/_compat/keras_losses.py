@@ -59,6 +59,8 @@ def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None 
         return _reduce_values(values, sample_weight, reduction)
     with _local_loss(step):
         loss = _reduce_values(values, sample_weight, reduction)
+    if reduction in (None, "none"):
+        return step.unreduced(loss)
     return loss * tf.cast(_factor(step, values, sample_weight, reduction), loss.dtype)
 
 

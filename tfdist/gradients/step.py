@@ -36,6 +36,7 @@ class ReplicaStep(hooks.Step):
         self.in_keras = in_keras
         self.local_loss = False
         self.assigned: list[Any] = []
+        self.layer_losses: dict[int, list[Any]] = {}
         self._replicas = context.num_replicas_in_sync
         self._rows = None if rows is None else tf.cast(rows, tf.float32)
         self._total_rows: tf.Tensor | None = None
@@ -73,6 +74,16 @@ class ReplicaStep(hooks.Step):
         if not self.in_keras:
             return tf.constant(1.0)
         return tf.math.divide_no_nan(1.0, self.row_share())
+
+    def unreduced(self, loss: tf.Tensor) -> tf.Tensor:
+        """A loss by row as it is, except that its gradient gets what `sum_factor` would give a sum."""
+        factor = tf.cast(self.sum_factor(), loss.dtype)
+
+        @tf.custom_gradient
+        def scale_gradient(loss: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            return tf.identity(loss), lambda upstream: upstream * factor
+
+        return scale_gradient(loss)
 
     def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
         """The sum over replicas, for layers that mix replicas in their forward pass.

@@ -22,7 +22,7 @@ from tfdist._compat.keras_trainer import flatten_layers
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
-from tfdist.strategies.metrics import global_metric_results, metric_names
+from tfdist.strategies.metrics import global_metric_results, metric_results
 
 Logs = dict[str, Any]
 
@@ -43,7 +43,8 @@ class StepFunction:
         self._unrolled = min(int(model.unrolled_steps_per_execution), self._steps)
         self._one_step = self._compile(self._cross_replica_step)
         self._execution = self._compile(self._execute)
-        self._results = self._compile(lambda: global_metric_results(strategy, model))
+        self._results = self._compile(self._metric_results)
+        self._names: set[str] = set()
 
     def __call__(self, iterator: Any) -> Logs:
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
@@ -97,12 +98,15 @@ class StepFunction:
             average_assigned(self._model, step)
         return tf.nest.map_structure(lambda value: _average_log(value, step), self._other_logs(logs))
 
+    def _metric_results(self) -> Logs:
+        return global_metric_results(self._strategy, self._model, self._names)
+
     def _other_logs(self, logs: Any) -> Any:
-        """What the step returned beside its metrics."""
+        """What the step returned beside its metrics, whose names are kept."""
         if not isinstance(logs, dict):
             return logs
-        names = metric_names(self._model)
-        return {name: value for name, value in logs.items() if name not in names}
+        self._names = set(metric_results(self._model)) & set(logs)
+        return {name: value for name, value in logs.items() if name not in self._names}
 
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         function = tf.autograph.experimental.do_not_convert(function)

@@ -54,7 +54,7 @@ def attention(setup: Setup) -> dict[str, Any]:
         inputs = keras.Input((3, 2))
         hidden = keras.layers.MultiHeadAttention(2, 2)(inputs, inputs)
         hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.LayerNormalization()(inputs + hidden))
-        model = compiled(keras.Model(inputs, keras.layers.Dense(3)(hidden)), "adam")
+        model = compiled(keras.Model(inputs, keras.layers.Dense(3)(hidden)), keras.optimizers.SGD(0.1))
     x = features(49).reshape(49, 3, 2)
     return report(model, model.fit(x, labels(49), batch_size=16, epochs=2, shuffle=False, verbose=0))
 

@@ -1,0 +1,76 @@
+"""Runs all cases in a set-up and compares what they returned with one device."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pickle
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.helpers.cases import Case
+from tests.helpers.cluster_runner import ClusterFailed, run_python
+from tests.helpers.setups import WORKERS
+
+#: Where the largest differences are kept for docs/matrix.md; see tests/helpers/matrix_table.py.
+REPORT = os.environ.get("TFDIST_MATRIX_REPORT", "")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell of the matrix."""
+
+    setup: str
+    case: str
+    difference: float
+    workers_equal: bool
+
+
+@functools.cache
+def results(setup: str) -> list[dict[str, Any]]:
+    """What every task of a set-up returned for every case."""
+    with tempfile.TemporaryDirectory(prefix="tfdist-matrix-") as folder:
+        output = Path(folder)
+        arguments = ["-m", "tests.helpers.run_cases", setup, str(output)]
+        try:
+            run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=900)
+        except ClusterFailed as failure:
+            return [{"": {"error": str(failure)}}]
+        return [pickle.loads(path.read_bytes()) for path in sorted(output.glob("*.pickle"))]
+
+
+def compare(setup: str, case: Case) -> Comparison:
+    """The largest difference to one device, and whether all workers returned the same bits.
+
+    Raises:
+        AssertionError: the case failed, with its traceback, or returned something else than on one device.
+    """
+    expected = _values(results("one_device")[0], case.name)
+    ranks = [_values(rank, case.name) for rank in results(setup)]
+    assert ranks[0].keys() == expected.keys()
+    difference = max(_difference(name, ranks[0][name], expected[name]) for name in expected)
+    equal = all(np.array_equal(rank[n], ranks[0][n], equal_nan=True) for rank in ranks for n in expected)
+    comparison = Comparison(setup, case.name, difference, equal)
+    if REPORT:
+        with Path(REPORT).open("a") as report:
+            report.write(json.dumps(asdict(comparison)) + "\n")
+    return comparison
+
+
+def _values(rank: dict[str, Any], case: str) -> dict[str, np.ndarray]:
+    outcome = rank.get(case) or rank.get("") or {"error": f"not run; run before it: {list(rank)[-1]}"}
+    assert "error" not in outcome, outcome["error"]
+    return outcome["values"]
+
+
+def _difference(name: str, value: np.ndarray, expected: np.ndarray) -> float:
+    assert value.shape == expected.shape, f"{name}: shape {value.shape}, on one device {expected.shape}"
+    if not value.size:
+        return 0.0
+    difference = np.abs(value.astype("float64") - expected.astype("float64"))
+    return float(np.max(difference / np.maximum(1.0, np.abs(expected))))

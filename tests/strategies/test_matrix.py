@@ -1,0 +1,19 @@
+"""The promise: every case gives what one device gives on the same global batches, and the same bits on all workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.cases import all_cases
+from tests.helpers.matrix import compare
+
+CASES = all_cases()
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+@pytest.mark.parametrize("setup", ["mirrored2", "mirrored3", "workers2", "workers3"])
+def test_equals_one_device(setup: str, case) -> None:
+    comparison = compare(setup, case)
+    assert comparison.workers_equal
+    assert comparison.difference <= case.tolerance
