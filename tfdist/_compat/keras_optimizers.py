@@ -58,12 +58,17 @@ def _must_reduce(optimizer: Any) -> bool:
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is not None:
         _inner.add(inner)
-    return optimizer not in _inner
+    return optimizer not in _inner and not _accumulates(optimizer)
+
+
+def _accumulates(optimizer: Any) -> bool:
+    """Keras' own accumulation adds up a replica's gradients and reduces them when it updates."""
+    return bool(gradient_accumulation_steps(optimizer))
 
 
 def all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
     """Pass on what `apply` has reduced."""
-    if hooks.active_strategy() is None:
+    if hooks.active_strategy() is None or _accumulates(self):
         return _all_reduce_sum_gradients(self, grads_and_vars)
     return grads_and_vars
 
@@ -81,3 +86,9 @@ def overwrite_with_average(self: Any, trainable_variables: Any) -> None:
 def strategy_of(optimizer: Any) -> Any:
     """The strategy in whose scope an optimizer was made."""
     return optimizer._distribution_strategy
+
+
+def gradient_accumulation_steps(optimizer: Any) -> int | None:
+    """The optimizer's own setting, or that of the one inside it."""
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return optimizer.gradient_accumulation_steps if inner is None else gradient_accumulation_steps(inner)

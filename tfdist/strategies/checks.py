@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import strategy_of
+from tfdist._compat.keras_optimizers import gradient_accumulation_steps, strategy_of
 
 
 def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary) -> None:
@@ -17,6 +17,7 @@ def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary) -> N
     _refuse_xla(strategy, model)
     if data.training:
         _refuse_foreign_optimizer(strategy, model)
+        _refuse_accumulation(strategy, model)
         _refuse_small("batch_size", data.batch_size, strategy)
         _refuse_small("number of rows", data.num_rows, strategy)
 
@@ -40,6 +41,17 @@ def _refuse_foreign_optimizer(strategy: Any, model: Any) -> None:
                 f"{optimizer.name!r}. Make it under `with strategy.scope():`, or pass its name to compile()."
             )
         optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+def _refuse_accumulation(strategy: Any, model: Any) -> None:
+    if strategy.num_replicas_in_sync == 1 or model.optimizer is None:
+        return
+    steps = gradient_accumulation_steps(model.optimizer)
+    if steps:
+        raise ValueError(
+            "Keras' gradient accumulation does not work on several replicas. Expected: an optimizer without it. "
+            f"Received: gradient_accumulation_steps={steps}. Use a larger global batch, or one device."
+        )
 
 
 def _refuse_small(what: str, size: int | None, strategy: Any) -> None:
