@@ -31,6 +31,9 @@ class Step(Protocol):
     def has_rows(self) -> tf.Tensor:
         """Whether this replica has any row of the global batch, a bool scalar."""
 
+    def total_rows(self) -> tf.Tensor:
+        """Rows of the global batch, a float32 scalar."""
+
     def row_share(self) -> tf.Tensor:
         """This replica's part of the global batch's rows, a float32 scalar."""
 
@@ -57,8 +60,11 @@ class KerasHooks:
         """The function that `fit` ("train"), `evaluate` ("test") or `predict` ("predict") calls per execution."""
         raise NotImplementedError
 
-    def check_before(self, model: Any, data: DataSummary) -> None:
-        """Refuse mixed-up use before the first step; `model` is built."""
+    def check_before_build(self, model: Any, data: DataSummary | None) -> None:
+        """Refuse mixed-up use before variables are made; no `data` in methods that take one batch."""
+
+    def check_before_steps(self, model: Any, training: bool) -> None:
+        """Refuse mixed-up use before the first step of a built model."""
 
     def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
         """Global gradients from this replica's, before clipping and before the finite check."""

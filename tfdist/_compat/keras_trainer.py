@@ -124,11 +124,13 @@ def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None
     strategy = hooks.model_strategy(self)
     if strategy is None:
         return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
+    training = getattr(self, "_tfdist_training", False)
+    strategy.check_before_build(self, None if iterator is None else summarize(iterator, training))
     data = _example(iterator) if data_batch is None else data_batch
     with strategy.scope():
         _build(self, tf.nest.map_structure(_symbolic, data))
     if iterator is not None:
-        strategy.check_before(self, summarize(iterator, getattr(self, "_tfdist_training", False)))
+        strategy.check_before_steps(self, training)
     return None
 
 

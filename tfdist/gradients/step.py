@@ -49,9 +49,15 @@ class ReplicaStep(hooks.Step):
         """n_r / n, a float32 scalar; 1 / replicas where no rows are known, 0 where the global batch is empty."""
         if self._rows is None:
             return tf.constant(1.0 / self._replicas)
+        return tf.math.divide_no_nan(self._rows, self.total_rows())
+
+    def total_rows(self) -> tf.Tensor:
+        """n, the rows of the global batch, a float32 scalar; the number of replicas where no rows are known."""
+        if self._rows is None:
+            return tf.constant(float(self._replicas))
         if self._total_rows is None:
             self._total_rows = _all_reduce_sum(self._rows)
-        return tf.math.divide_no_nan(self._rows, self._total_rows)
+        return self._total_rows
 
     def gradient_share(self) -> tf.Tensor | None:
         """What this replica's gradients are weighted with before they are summed; None for nothing."""

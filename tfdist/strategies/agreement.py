@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.errors import WorkersDisagreeError
 from tfdist.log import logger
@@ -81,21 +82,35 @@ def compare(
                 )
 
 
-def model_facts(model: Any) -> dict[str, str]:
-    """A model's variables and optimizer, by name, shape and value."""
-    variables = [*model.variables, *(model.optimizer.variables if model.optimizer else [])]
-    layout = [f"{v.path}{tuple(v.shape)}:{v.dtype}" for v in model.variables]
+def data_facts(data: hooks.DataSummary) -> dict[str, str]:
+    """The input's shape and size."""
     return {
-        "model": f"{len(layout)} variables, last {layout[-1] if layout else 'none'}, "
-        f"layout {zlib.crc32(_without_numbers(layout)):08x}",
-        "optimizer": type(model.optimizer).__name__,
-        "weights": f"checksum {checksum(variables):08x}",
+        "input": data.element_spec,
+        "number of batches": str(data.num_batches),
+        "batch size": str(data.batch_size),
     }
 
 
-def _without_numbers(layout: list[str]) -> bytes:
-    """Layers' automatic names count up from what the process made before; shapes and order are what matters."""
-    return "\n".join(entry[entry.index("(") :] for entry in layout).encode()
+def model_facts(model: Any) -> dict[str, str]:
+    """A model's variables, as far as it is built, and its optimizer."""
+    # Not the variables' names: automatic ones count up from whatever the process made before.
+    layout = [f"{tuple(v.shape)} {v.dtype}" for v in model.variables]
+    trainable = len(model.trainable_variables)
+    code = zlib.crc32("\n".join(layout).encode())
+    optimizer = "none" if model.optimizer is None else _config_of(model.optimizer)
+    return {"model": f"{len(layout)} variables, {trainable} trainable, layout {code:08x}", "optimizer": optimizer}
+
+
+def _config_of(optimizer: Any) -> str:
+    config = {key: value for key, value in optimizer.get_config().items() if key != "name"}
+    return f"{type(optimizer).__name__} {json.dumps(config, sort_keys=True, default=str)}"
+
+
+def weight_facts(model: Any) -> dict[str, str]:
+    """The values of a built model's variables and of its optimizer's."""
+    optimizer = model.optimizer
+    variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
+    return {"weights": f"checksum {checksum(variables):08x}"}
 
 
 def checksum(variables: list[Any]) -> int:

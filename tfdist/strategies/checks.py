@@ -8,21 +8,22 @@ from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import gradient_accumulation_steps, strategy_of
 
 
-def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary) -> None:
-    """Check a built model and its data.
+def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | None) -> None:
+    """Check a compiled model and its data.
 
     Raises:
         ValueError: what can't work, what was received, what to do.
     """
-    _refuse_xla(strategy, model)
-    if data.training:
-        _refuse_foreign_optimizer(strategy, model)
-        _refuse_accumulation(strategy, model)
-        _refuse_small("batch_size", data.batch_size, strategy)
-        _refuse_small("number of rows", data.num_rows, strategy)
+    refuse_xla(strategy, model)
+    _refuse_foreign_optimizer(strategy, model)
+    _refuse_accumulation(strategy, model)
+    if data is not None and data.training:
+        refuse_small("number of rows", data.num_rows, strategy)
+        refuse_small("batch_size", data.batch_size, strategy)
 
 
-def _refuse_xla(strategy: Any, model: Any) -> None:
+def refuse_xla(strategy: Any, model: Any) -> None:
+    """XLA has no kernels for the collectives."""
     if strategy.num_replicas_in_sync > 1 and model.jit_compile:
         raise ValueError(
             f"XLA cannot compile the collectives of {type(strategy).__name__}. Expected: jit_compile=False or "
@@ -54,7 +55,8 @@ def _refuse_accumulation(strategy: Any, model: Any) -> None:
         )
 
 
-def _refuse_small(what: str, size: int | None, strategy: Any) -> None:
+def refuse_small(what: str, size: int | None, strategy: Any) -> None:
+    """A full batch must have a row for every replica; `size` is None where it is not known."""
     replicas = strategy.num_replicas_in_sync
     if size is not None and size < replicas:
         raise ValueError(

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
+from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
 from tfdist.strategies.metrics import global_metric_results, metric_results
@@ -45,31 +46,37 @@ class StepFunction:
         self._execution = self._compile(self._execute)
         self._results = self._compile(self._metric_results)
         self._names: set[str] = set()
+        self._checked_rows = False
 
     def __call__(self, iterator: Any) -> Logs:
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
-        if isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-            return self._execution(iterator)
-        return self._on_batches(iterator)
+        if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
+            return self._on_batches(iterator)
+        logs, rows = self._execution(iterator)
+        if self._training and not self._checked_rows:
+            refuse_small("batch size", int(rows), self._strategy)
+            self._checked_rows = True
+        return logs
 
     def _on_batches(self, iterator: Iterator[Any]) -> Logs:
         """`train_on_batch`, `test_on_batch`: the batch is the global batch, the same on every worker."""
         logs: Logs = {}
         for _, batch in zip(range(self._steps), iterator, strict=False):
-            logs = self._one_step(self._strategy.split_batch(batch))
+            logs, _ = self._one_step(self._strategy.split_batch(batch))
         return {**logs, **self._results()}
 
-    def _execute(self, iterator: Any) -> Logs:
-        logs = self._one_step(iterator.get_next())
+    def _execute(self, iterator: Any) -> tuple[Logs, tf.Tensor]:
+        """Logs, and the rows of the first global batch."""
+        logs, rows = self._one_step(iterator.get_next())
         if self._steps > 1:
             logs = self._remaining_steps(iterator, logs)
-        return {**logs, **self._results()}
+        return {**logs, **self._results()}, rows
 
     def _remaining_steps(self, iterator: Any, logs: Logs) -> Logs:
         def next_step(done: tf.Tensor, logs: Logs) -> tuple[tf.Tensor, Logs]:
             batch = iterator.get_next_as_optional()
             has_value = batch.has_value()
-            logs = tf.cond(has_value, lambda: self._one_step(batch.get_value()), lambda: logs)
+            logs = tf.cond(has_value, lambda: self._one_step(batch.get_value())[0], lambda: logs)
             return tf.where(has_value, done + 1, self._steps), logs
 
         def body(done: tf.Tensor, logs: Logs) -> tuple[tf.Tensor, Logs]:
@@ -84,19 +91,20 @@ class StepFunction:
 
         return tf.while_loop(lambda done, _: done < self._steps, body, (tf.constant(1), logs))[1]
 
-    def _cross_replica_step(self, data: Any) -> Logs:
+    def _cross_replica_step(self, data: Any) -> tuple[Logs, tf.Tensor]:
         outputs = self._strategy.run_keras_step(self._replica_step, data)
         return tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], outputs)
 
     def _replica_step(self, data: Any) -> Any:
         step = hooks.current_step()
         if step is None:
-            return self._other_logs(self._step(data))
+            return self._other_logs(self._step(data)), tf.constant(1)
         with metrics_of_rows_only(self._model, step):
             logs = self._step(data)
         if self._training:
             average_assigned(self._model, step)
-        return tf.nest.map_structure(lambda value: _average_log(value, step), self._other_logs(logs))
+        logs = tf.nest.map_structure(lambda value: _average_log(value, step), self._other_logs(logs))
+        return logs, tf.cast(step.total_rows(), tf.int32)
 
     def _metric_results(self) -> Logs:
         return global_metric_results(self._strategy, self._model, self._names)

@@ -6,6 +6,7 @@ import collections
 import itertools
 import json
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from tfdist._compat import tensorflow as tf_compat
 from tfdist.cluster import Cluster, resolve
 from tfdist.errors import WorkersDisagreeError
 from tfdist.log import logger
-from tfdist.strategies.agreement import compare, model_facts, wait_for
+from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for, weight_facts
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 
@@ -77,19 +78,22 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         """True on the chief."""
         return self.is_chief
 
-    def check_before(self, model: Any, data: hooks.DataSummary) -> None:
-        """Refuse data that is too small, and workers that do not run the same."""
-        super().check_before(model, data)
-        if self.num_workers == 1:
-            return
-        facts = {
-            "input": data.element_spec,
-            "number of batches": str(data.num_batches),
-            "batch size": str(data.batch_size),
-            **model_facts(model),
-        }
-        occasion = f"{'fit' if data.training else 'evaluate'} {next(self._occasions)}"
-        compare(occasion, facts, worker=self.worker_index, workers=self.num_workers)
+    def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
+        """Refuse what can't work, and workers that are not about to do the same."""
+        super().check_before_build(model, data)
+        if data is not None:
+            self._compare("fit" if data.training else "evaluate", {**data_facts(data), **model_facts(model)})
+
+    def check_before_steps(self, model: Any, training: bool) -> None:
+        """Refuse workers whose weights differ."""
+        super().check_before_steps(model, training)
+        if training:
+            self._compare("fit", weight_facts(model))
+
+    def _compare(self, occasion: str, facts: Mapping[str, str]) -> None:
+        if self.num_workers > 1:
+            name = f"{occasion} ({next(self._occasions)})"
+            compare(name, facts, worker=self.worker_index, workers=self.num_workers)
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""

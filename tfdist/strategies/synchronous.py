@@ -19,7 +19,7 @@ from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.rows import replica_slices, shard_policy, slice_rows
 from tfdist.gradients import ReplicaStep, all_reduce_gradients, count_rows
 from tfdist.log import logger
-from tfdist.strategies.checks import refuse_mixed_up_use
+from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function
 
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
@@ -120,13 +120,14 @@ class SynchronousStrategy(hooks.KerasHooks):
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """The function that Keras calls once an execution."""
+        refuse_xla(self, model)
         if kind == "predict":
             return predict_function(self, model)
         step = model.train_step if kind == "train" else model.test_step
         return StepFunction(self, model, step, training=kind == "train")
 
-    def check_before(self, model: Any, data: hooks.DataSummary) -> None:
-        """Refuse what can't train under this strategy, before the first step.
+    def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
+        """Refuse what can't work under this strategy.
 
         Raises:
             ValueError: XLA is asked for, the optimizer was made elsewhere, or the data is too small.

@@ -151,7 +151,9 @@ def ragged(setup: Setup) -> dict[str, Any]:
         model = MeanOfRagged()
         model.dense.build((None, 1))
         compiled(model)
-    rows = tf.RaggedTensor.from_row_lengths(features(53).ravel()[: sum(1 + i % 5 for i in range(53))], [1 + i % 5 for i in range(53)])
+    rows = tf.RaggedTensor.from_row_lengths(
+        features(53).ravel()[: sum(1 + i % 5 for i in range(53))], [1 + i % 5 for i in range(53)]
+    )
     data = tf.data.Dataset.from_tensor_slices((rows, labels(53))).batch(10)
     return report(model, model.fit(data, epochs=2, verbose=0))
 
@@ -195,7 +197,9 @@ class Reconstruct(keras.Model):
     def call(self, inputs: Any) -> Any:
         return self.dense(inputs)
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **_: Any) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **_: Any
+    ) -> Any:
         return keras.ops.mean((y_pred - x) ** 2)
 
 

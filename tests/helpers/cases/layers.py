@@ -10,6 +10,7 @@ import numpy as np
 from tests.helpers.cases import case
 from tests.helpers.setups import Setup, batches, compiled, features, labels, report
 
+
 def normalized(setup: Setup) -> keras.Model:
     with setup.scope():
         layers = [keras.Input((6,)), keras.layers.Dense(8, activation="tanh")]

@@ -6,15 +6,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import optimizers as opt
 
 from tests.helpers.cases import case, variants
 from tests.helpers.setups import Setup, batches, compiled, features, labels, report
 
-O = keras.optimizers
 
-
-def adamw_with_exclusions() -> O.Optimizer:
-    optimizer = O.AdamW(0.02, weight_decay=0.1)
+def adamw_with_exclusions() -> opt.Optimizer:
+    optimizer = opt.AdamW(0.02, weight_decay=0.1)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     return optimizer
 
@@ -31,25 +30,25 @@ def train_with(make: Any) -> Any:
 variants(
     train_with,
     {
-        "sgd_nesterov": (lambda: O.SGD(0.1, momentum=0.9, nesterov=True),),
-        "adam": (lambda: O.Adam(0.02),),
+        "sgd_nesterov": (lambda: opt.SGD(0.1, momentum=0.9, nesterov=True),),
+        "adam": (lambda: opt.Adam(0.02),),
         "adamw_with_exclusions": (adamw_with_exclusions,),
-        "adafactor": (lambda: O.Adafactor(0.05),),
-        "rmsprop": (lambda: O.RMSprop(0.01, momentum=0.5),),
-        "learning_rate_schedule": (lambda: O.SGD(O.schedules.ExponentialDecay(0.5, 2, 0.5, staircase=True)),),
-        "clipnorm": (lambda: O.SGD(0.5, clipnorm=0.05),),
-        "clipvalue": (lambda: O.SGD(0.5, clipvalue=0.01),),
-        "global_clipnorm": (lambda: O.SGD(0.5, global_clipnorm=0.1),),
-        "ema": (lambda: O.SGD(0.2, use_ema=True, ema_momentum=0.8),),
-        "ema_overwrite": (lambda: O.SGD(0.2, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=4),),
-        "loss_scale_factor": (lambda: O.SGD(0.2, loss_scale_factor=64.0),),
-        "loss_scale_optimizer": (lambda: O.LossScaleOptimizer(O.Adam(0.02), dynamic_growth_steps=5),),
+        "adafactor": (lambda: opt.Adafactor(0.05),),
+        "rmsprop": (lambda: opt.RMSprop(0.01, momentum=0.5),),
+        "learning_rate_schedule": (lambda: opt.SGD(opt.schedules.ExponentialDecay(0.5, 2, 0.5, staircase=True)),),
+        "clipnorm": (lambda: opt.SGD(0.5, clipnorm=0.05),),
+        "clipvalue": (lambda: opt.SGD(0.5, clipvalue=0.01),),
+        "global_clipnorm": (lambda: opt.SGD(0.5, global_clipnorm=0.1),),
+        "ema": (lambda: opt.SGD(0.2, use_ema=True, ema_momentum=0.8),),
+        "ema_overwrite": (lambda: opt.SGD(0.2, use_ema=True, ema_momentum=0.8, ema_overwrite_frequency=4),),
+        "loss_scale_factor": (lambda: opt.SGD(0.2, loss_scale_factor=64.0),),
+        "loss_scale_optimizer": (lambda: opt.LossScaleOptimizer(opt.Adam(0.02), dynamic_growth_steps=5),),
     },
 )
 
 variants(
     train_with,
-    {"lion": (lambda: O.Lion(0.01),)},
+    {"lion": (lambda: opt.Lion(0.01),)},
     tolerance=1e-5,
 )
 
@@ -57,7 +56,7 @@ variants(
 @case()
 def inf_on_one_replica(setup: Setup) -> dict[str, Any]:
     """Row 7 of the second batch overflows: the whole step is skipped everywhere and the scale halves once."""
-    model = setup.classifier(lambda: O.LossScaleOptimizer(O.SGD(0.1), initial_scale=1024.0))
+    model = setup.classifier(lambda: opt.LossScaleOptimizer(opt.SGD(0.1), initial_scale=1024.0))
     x = features(50)
     x[17] = np.inf
     model.fit(x, labels(50), batch_size=10, epochs=1, shuffle=False, verbose=0)
@@ -73,9 +72,9 @@ def mixed(policy: str) -> Any:
         with setup.scope():
             dense = keras.layers.Dense(8, activation="tanh", dtype=policy)
             model = keras.Sequential([keras.Input((6,)), dense, keras.layers.Dense(3, dtype="float32")])
-            optimizer = O.SGD(0.1)
+            optimizer = opt.SGD(0.1)
             if policy == "mixed_float16":
-                optimizer = O.LossScaleOptimizer(optimizer, initial_scale=256.0)
+                optimizer = opt.LossScaleOptimizer(optimizer, initial_scale=256.0)
             compiled(model, optimizer)
         return report(model, model.fit(batches(53, 10), epochs=2, verbose=0))
 
@@ -113,10 +112,10 @@ def embedding_with(make: Any) -> Any:
 variants(
     embedding_with,
     {
-        "embedding_sgd": (lambda: O.SGD(0.3),),
-        "embedding_momentum": (lambda: O.SGD(0.3, momentum=0.9),),
-        "embedding_adam": (lambda: O.Adam(0.02),),
-        "embedding_clipnorm": (lambda: O.SGD(0.3, clipnorm=0.05),),
-        "embedding_global_clipnorm": (lambda: O.Adam(0.02, global_clipnorm=0.1),),
+        "embedding_sgd": (lambda: opt.SGD(0.3),),
+        "embedding_momentum": (lambda: opt.SGD(0.3, momentum=0.9),),
+        "embedding_adam": (lambda: opt.Adam(0.02),),
+        "embedding_clipnorm": (lambda: opt.SGD(0.3, clipnorm=0.05),),
+        "embedding_global_clipnorm": (lambda: opt.Adam(0.02, global_clipnorm=0.1),),
     },
 )

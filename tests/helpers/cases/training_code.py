@@ -139,6 +139,8 @@ def custom_loop_scaled_by_hand(setup: Setup) -> dict[str, Any]:
 def train_step_on_labels_only(setup: Setup) -> dict[str, Any]:
     """Predictions of an uneven number of rows come back once each and in order."""
     model = setup.classifier()
-    return {"weights": weights(model), **{
-        f"predict {rows}": model.predict(features(rows), batch_size=7, verbose=0) for rows in (1, 6, 8, 29)
-    }, "evaluate": model.evaluate(features(29), labels(29), batch_size=7, verbose=0)}
+    return {
+        "weights": weights(model),
+        **{f"predict {rows}": model.predict(features(rows), batch_size=7, verbose=0) for rows in (1, 6, 8, 29)},
+        "evaluate": model.evaluate(features(29), labels(29), batch_size=7, verbose=0),
+    }

@@ -1,0 +1,42 @@
+"""Two workers that do not run the same: `python -m tests.strategies.programs.disagreement WHAT`."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import tfdist
+from tests.helpers.setups import Setup, compiled, features, labels
+from tfdist.errors import WorkersDisagreeError
+
+
+def main(what: str) -> None:
+    """Differ in `what`; print the error, or train."""
+    strategy = tfdist.MultiWorkerMirroredStrategy()
+    other = strategy.worker_index == 1
+    setup, rows, width = Setup(strategy), 53, 6
+    if what == "weights":
+        model = setup.classifier()
+        if other:
+            model.layers[0].kernel.assign_add(np.full((6, 8), 1e-7, "float32"))
+    elif what == "optimizer":
+        model = setup.classifier("adam" if other else "sgd")
+    else:
+        model = setup.classifier()
+    if what == "number of batches":
+        rows = 43 if other else 53
+    if what == "model":
+        model.layers[0].trainable = not other
+        compiled(model)
+    if what == "input" and other:
+        width = 5
+    batch_size = 9 if what == "batch size" and other else 10
+    try:
+        model.fit(features(rows)[:, :width], labels(rows), batch_size=batch_size, verbose=0)
+    except WorkersDisagreeError as error:
+        print("REFUSED", error)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

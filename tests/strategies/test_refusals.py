@@ -1,0 +1,30 @@
+"""What can't work is refused with a remedy, before the first step and never by a hang."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cluster_runner import run_python
+from tests.helpers.setups import WORKERS
+
+PROGRAMS = "tests.strategies.programs"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("setup", ["mirrored2", "workers2"])
+def test_mixed_up_use(setup: str, tmp_path: Path) -> None:
+    run_python(["-m", f"{PROGRAMS}.refusals", setup], workers=WORKERS[setup], logs=tmp_path)
+    assert (tmp_path / "0.log").read_text().count(" refused") == 7
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("fact", ["weights", "optimizer", "number of batches", "model", "input", "batch size"])
+def test_workers_that_differ(fact: str, tmp_path: Path) -> None:
+    run_python(["-m", f"{PROGRAMS}.disagreement", fact], workers=2, logs=tmp_path, timeout_seconds=120)
+    for rank in range(2):
+        text = (tmp_path / f"{rank}.log").read_text()
+        assert f"REFUSED Workers do not agree on the {fact} at fit" in text
+        assert "worker 0 has" in text
+        assert "worker 1 has" in text
