@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.cluster_runner import run_python
+from tests.helpers.cluster_runner import ClusterFailed, run_python
 from tests.helpers.setups import WORKERS
 
 PROGRAMS = "tests.strategies.programs"
@@ -28,3 +28,10 @@ def test_workers_that_differ(fact: str, tmp_path: Path) -> None:
         assert f"REFUSED Workers do not agree on the {fact} at fit" in text
         assert "worker 0 has" in text
         assert "worker 1 has" in text
+
+
+@pytest.mark.cluster
+def test_a_strategy_made_too_late(tmp_path: Path) -> None:
+    code = "import tensorflow as tf, tfdist; tf.ones(1); tfdist.MultiWorkerMirroredStrategy()"
+    with pytest.raises(ClusterFailed, match="before its first operation.*Make the strategy first"):
+        run_python(["-c", code], workers=2, logs=tmp_path, timeout_seconds=120)

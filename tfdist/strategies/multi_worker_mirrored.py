@@ -34,6 +34,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     Raises:
         ClusterError: the cluster's description is wrong.
+        RuntimeError: TensorFlow has run operations before.
 
     Example:
 
@@ -50,10 +51,16 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         *,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
     ) -> None:
-        super().__init__(
-            cluster_resolver=as_resolver(resolve() if cluster is None else cluster),
-            communication_options=communication_options,
-        )
+        resolver = as_resolver(resolve() if cluster is None else cluster)
+        try:
+            super().__init__(cluster_resolver=resolver, communication_options=communication_options)
+        except RuntimeError as error:
+            if "program startup" not in str(error):
+                raise
+            raise RuntimeError(
+                "MultiWorkerMirroredStrategy() connects the workers, which TensorFlow allows only before its first "
+                "operation. Received: a strategy made after a tensor, dataset or model. Make the strategy first."
+            ) from error
         self._occasions = itertools.count()
         self._writes: collections.Counter[str] = collections.Counter()
         if self.num_workers > 1:
