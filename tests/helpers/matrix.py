@@ -53,9 +53,9 @@ def compare(setup: str, case: Case) -> Comparison:
     expected = _values(results("one_device")[0], case.name)
     ranks = [_values(rank, case.name) for rank in results(setup)]
     assert ranks[0].keys() == expected.keys()
-    difference = max(_difference(name, ranks[0][name], expected[name]) for name in expected)
+    worst = max(difference_of(name, ranks[0][name], expected[name]) for name in expected)
     equal = all(np.array_equal(rank[n], ranks[0][n], equal_nan=True) for rank in ranks for n in expected)
-    comparison = Comparison(setup, case.name, difference, equal)
+    comparison = Comparison(setup, case.name, worst, equal)
     if REPORT:
         with Path(REPORT).open("a") as report:
             report.write(json.dumps(asdict(comparison)) + "\n")
@@ -68,7 +68,8 @@ def _values(rank: dict[str, Any], case: str) -> dict[str, np.ndarray]:
     return outcome["values"]
 
 
-def _difference(name: str, value: np.ndarray, expected: np.ndarray) -> float:
+def difference_of(name: str, value: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, absolute, or relative where the expected value is above 1."""
     assert value.shape == expected.shape, f"{name}: shape {value.shape}, on one device {expected.shape}"
     if not value.size:
         return 0.0

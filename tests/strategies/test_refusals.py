@@ -33,5 +33,5 @@ def test_workers_that_differ(fact: str, tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_a_strategy_made_too_late(tmp_path: Path) -> None:
     code = "import tensorflow as tf, tfdist; tf.ones(1); tfdist.MultiWorkerMirroredStrategy()"
-    with pytest.raises(ClusterFailed, match="before its first operation.*Make the strategy first"):
+    with pytest.raises(ClusterFailed, match=r"before its first operation.*Make the strategy first"):
         run_python(["-c", code], workers=2, logs=tmp_path, timeout_seconds=120)

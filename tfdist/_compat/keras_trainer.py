@@ -82,11 +82,11 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         )
     if own is None:
         return _upstream["fit"](self, *args, **kwargs)
-    self._tfdist_training = True
+    self.__dict__["_tfdist_training"] = True
     try:
         return _upstream["fit"](self, *args, **kwargs)
     finally:
-        self._tfdist_training = False
+        self.__dict__.pop("_tfdist_training", None)
 
 
 def _strategy_name(model: Any) -> str:
@@ -124,7 +124,8 @@ def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None
     strategy = hooks.model_strategy(self)
     if strategy is None:
         return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
-    training = getattr(self, "_tfdist_training", False)
+    # The first call in `fit` is for the training data; later ones are for validation.
+    training = iterator is not None and self.__dict__.pop("_tfdist_training", False)
     strategy.check_before_build(self, None if iterator is None else summarize(iterator, training))
     data = _example(iterator) if data_batch is None else data_batch
     with strategy.scope():
