@@ -11,6 +11,7 @@ Seen in Keras 3.15.1. Can go when Keras reduces first.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -40,25 +41,27 @@ def install() -> None:
 
 
 def _reducing(apply: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(apply)
     def reduce_and_apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
-        if not _must_reduce(self):
+        strategy = _strategy_to_reduce(self)
+        if strategy is None:
             return apply(self, grads, trainable_variables)
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
-        strategy = hooks.active_strategy()
         return apply(self, strategy.reduce_gradients(list(grads)), trainable_variables)
 
-    reduce_and_apply.__doc__ = apply.__doc__
     return reduce_and_apply
 
 
-def _must_reduce(optimizer: Any) -> bool:
-    if hooks.active_strategy() is None or tf.distribute.in_cross_replica_context():
-        return False
+def _strategy_to_reduce(optimizer: Any) -> Any | None:
+    """The tfdist strategy whose replicas call `apply` on an outermost optimizer, else None."""
+    strategy = hooks.active_strategy()
+    if strategy is None or tf.distribute.in_cross_replica_context():
+        return None
     inner = getattr(optimizer, "inner_optimizer", None)
     if inner is not None:
         _inner.add(inner)
-    return optimizer not in _inner and not _accumulates(optimizer)
+    return None if optimizer in _inner or _accumulates(optimizer) else strategy
 
 
 def _accumulates(optimizer: Any) -> bool:

@@ -9,7 +9,7 @@ global gradients; metric variables are summed and the logs computed from the sum
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -22,10 +22,12 @@ from tfdist.log import logger
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function
 
+# A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
+_Strategy = tf.distribute.Strategy if TYPE_CHECKING else object
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 
-class SynchronousStrategy(hooks.KerasHooks):
+class SynchronousStrategy(hooks.KerasHooks, _Strategy):
     """Mixin in front of a tf.distribute strategy whose replicas train in step."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
