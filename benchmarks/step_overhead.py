@@ -54,10 +54,9 @@ def main() -> None:
         for name, model in models.items():
             times[name].append(seconds_a_step(model, data, options.steps))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, median in medians.items():
-        print(
-            f"{name:8s} {1e3 * median:6.2f} ms a step, from {1e3 * min(times[name]):.2f} to {1e3 * max(times[name]):.2f}"
-        )
+    for name, values in times.items():
+        low, middle, high = (1e3 * value for value in (min(values), medians[name], max(values)))
+        print(f"{name:8s} {middle:6.2f} ms a step, from {low:.2f} to {high:.2f}")
     print(f"tfdist / stock: {medians['tfdist'] / medians['stock']:.2f}")
 
 

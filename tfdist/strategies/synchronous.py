@@ -22,8 +22,12 @@ from tfdist.log import logger
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function
 
-# A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
-_Strategy = tf.distribute.Strategy if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    # A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
+    _Strategy = Any
+else:
+    _Strategy = object
+
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 
