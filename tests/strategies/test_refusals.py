@@ -31,6 +31,15 @@ def test_workers_that_differ(fact: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+def test_workers_with_other_layers_do_not_hang(tmp_path: Path) -> None:
+    """One worker waits for variables that the other doesn't make; the other gives it up, and so the job."""
+    with pytest.raises(ClusterFailed):
+        run_python(["-m", f"{PROGRAMS}.disagreement", "layers"], workers=2, logs=tmp_path, timeout_seconds=120)
+    texts = [(tmp_path / f"{rank}.log").read_text() for rank in range(2)]
+    assert any("REFUSED Expected: worker" in text or "Shape mismatch" in text for text in texts), texts
+
+
+@pytest.mark.cluster
 def test_a_strategy_made_too_late(tmp_path: Path) -> None:
     code = "import tensorflow as tf, tfdist; tf.ones(1); tfdist.MultiWorkerMirroredStrategy()"
     with pytest.raises(ClusterFailed, match=r"before its first operation.*Make the strategy first"):

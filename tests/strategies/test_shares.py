@@ -14,12 +14,13 @@ from tests.helpers.setups import Setup, batches, features, weights
 strategy = tfdist.MultiWorkerMirroredStrategy()
 assert strategy.num_workers == 1 and strategy.is_chief and strategy.num_replicas_in_sync == 1
 found = []
-for setup in (Setup(None), Setup(strategy)):
-    model = setup.classifier("adam", steps_per_execution=2)
+for setup, jit in ((Setup(None), False), (Setup(strategy), False), (Setup(strategy), True)):
+    model = setup.classifier("adam", steps_per_execution=2, jit_compile=jit)
     model.fit(batches(53, 10), epochs=2, verbose=0)
     found.append((weights(model), model.predict(features(5), verbose=0)))
 np.testing.assert_array_equal(found[0][0], found[1][0])
 np.testing.assert_array_equal(found[0][1], found[1][1])
+np.testing.assert_allclose(found[0][0], found[2][0], atol=1e-6)  # XLA's own order of sums
 """
 
 

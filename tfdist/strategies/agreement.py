@@ -17,13 +17,11 @@ from tfdist._compat import tensorflow as tf_compat
 from tfdist.errors import WorkersDisagreeError
 from tfdist.log import logger
 
-#: Workers may prepare data for minutes before they reach `fit`; longer than this is taken for a worker that won't.
-WAIT_SECONDS = 900.0
 #: How often waiting is mentioned in the log.
 MENTION_SECONDS = 30.0
 
 
-def wait_for(key: str, who: str, what: str, *, timeout_seconds: float = WAIT_SECONDS) -> str:
+def wait_for(key: str, who: str, what: str, timeout_seconds: float) -> str:
     """The value that another worker publishes under `key`.
 
     Args:
@@ -53,7 +51,7 @@ def compare(
     *,
     worker: int,
     workers: int,
-    timeout_seconds: float = WAIT_SECONDS,
+    timeout_seconds: float,
 ) -> None:
     """Check that all workers state the same facts.
 
@@ -72,7 +70,7 @@ def compare(
         if other == worker:
             continue
         key, who = f"tfdist/{name}/{other}", f"worker {other}"
-        theirs = json.loads(wait_for(key, who, f"reach {name}", timeout_seconds=timeout_seconds))
+        theirs = json.loads(wait_for(key, who, f"reach {name}", timeout_seconds))
         for fact, value in facts.items():
             if theirs.get(fact) != value:
                 raise WorkersDisagreeError(

@@ -42,7 +42,7 @@ class StepFunction:
         self._strategy, self._model, self._step, self._training = strategy, model, step, training
         self._steps = int(model.steps_per_execution)
         self._unrolled = min(int(model.unrolled_steps_per_execution), self._steps)
-        self._one_step = self._compile(self._cross_replica_step)
+        self._one_step = self._compile(self._cross_replica_step, jit_compile=bool(model.jit_compile))
         self._execution = self._compile(self._execute)
         self._results = self._compile(self._metric_results)
         self._names: set[str] = set()
@@ -116,11 +116,11 @@ class StepFunction:
         self._names = set(metric_results(self._model)) & set(logs)
         return {name: value for name, value in logs.items() if name not in self._names}
 
-    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _compile(self, function: Callable[..., Any], *, jit_compile: bool = False) -> Callable[..., Any]:
         function = tf.autograph.experimental.do_not_convert(function)
         if self._model.run_eagerly:
             return function
-        return tf.function(function, reduce_retracing=True)
+        return tf.function(function, reduce_retracing=True, jit_compile=jit_compile or None)
 
 
 def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:

@@ -31,6 +31,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     Args:
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
+        peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate` or save; workers
+            may prepare data for minutes before they do.
 
     Raises:
         ClusterError: the cluster's description is wrong.
@@ -50,6 +52,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
+        peer_timeout_seconds: float = 900.0,
     ) -> None:
         resolver = as_resolver(resolve() if cluster is None else cluster)
         try:
@@ -61,6 +64,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 "MultiWorkerMirroredStrategy() connects the workers, which TensorFlow allows only before its first "
                 "operation. Received: a strategy made after a tensor, dataset or model. Make the strategy first."
             ) from error
+        self._peer_timeout_seconds = peer_timeout_seconds
         self._occasions = itertools.count()
         self._writes: collections.Counter[str] = collections.Counter()
         if self.num_workers > 1:
@@ -73,7 +77,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         if self.is_chief:
             seed = random.SystemRandom().randrange(2**31) if seed is None else seed
             tf_compat.publish(key, str(seed))
-        chiefs = int(wait_for(key, "the chief", "make its strategy"))
+        chiefs = int(wait_for(key, "the chief", "make its strategy", self._peer_timeout_seconds))
         if tf_compat.global_seed() is None:
             logger.info("no global seed was set: all workers use %d", chiefs)
             keras.utils.set_random_seed(chiefs)
@@ -100,7 +104,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     def _compare(self, occasion: str, facts: Mapping[str, str]) -> None:
         if self.num_workers > 1:
             name = f"{occasion} ({next(self._occasions)})"
-            compare(name, facts, worker=self.worker_index, workers=self.num_workers)
+            worker, workers = self.worker_index, self.num_workers
+            compare(name, facts, worker=worker, workers=workers, timeout_seconds=self._peer_timeout_seconds)
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""
@@ -111,7 +116,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     def wait_for_chief(self, path: str) -> None:
         """Return when the chief has written `path`."""
         self._writes[path] += 1
-        error = wait_for(self._write_key(path), "the chief", f"write {path}")
+        error = wait_for(self._write_key(path), "the chief", f"write {path}", self._peer_timeout_seconds)
         if error:
             raise WorkersDisagreeError(f"The chief could not write {path}: {error}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import keras
 import numpy as np
 
 import tfdist
@@ -13,13 +14,17 @@ from tfdist.errors import WorkersDisagreeError
 
 def main(what: str) -> None:
     """Differ in `what`; print the error, or train."""
-    strategy = tfdist.MultiWorkerMirroredStrategy()
+    strategy = tfdist.MultiWorkerMirroredStrategy(peer_timeout_seconds=20 if what == "layers" else 900)
     other = strategy.worker_index == 1
     setup, rows, width = Setup(strategy), 53, 6
     if what == "weights":
         model = setup.classifier()
         if other:
             model.layers[0].kernel.assign_add(np.full((6, 8), 1e-7, "float32"))
+    elif what == "layers":
+        with setup.scope():
+            layers = [keras.layers.Dense(8) for _ in range(2 if other else 1)]
+            model = compiled(keras.Sequential([keras.Input((6,)), *layers, keras.layers.Dense(3)]))
     elif what == "optimizer":
         model = setup.classifier("adam" if other else "sgd")
     else:
