@@ -32,6 +32,7 @@ setup(
             "ruff>=0.17",
             "mypy>=2.4",
             "tf-keras>=2.21",
+            "tensorboard>=2.20",
         ],
     },
     entry_points={"console_scripts": ["tfdist = tfdist.cli.main:main"]},

@@ -11,6 +11,7 @@ CASES = all_cases()
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(1200)  # the first case of a set-up runs all of them, in processes of its own
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 @pytest.mark.parametrize("setup", ["mirrored2", "mirrored3", "workers2", "workers3"])
 def test_equals_one_device(setup: str, case) -> None:
