@@ -22,6 +22,7 @@ setup(
         "numpy>=1.26",
         "absl-py>=2.1",
         "omegaconf>=2.3",
+        "packaging>=23",
         "pyyaml>=6.0.1",
     ],
     extras_require={
