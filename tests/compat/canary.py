@@ -71,8 +71,8 @@ class Canary:
 
 
 def parameters(function: Callable[..., Any]) -> list[tuple[str, str, Any]]:
-    """Name, kind and default of each."""
-    found = inspect.signature(function).parameters.values()
+    """Name, kind and default of each, of the function itself and not of one that it wraps."""
+    found = inspect.signature(function, follow_wrapped=False).parameters.values()
     return [(p.name, p.kind.description, None if p.default is p.empty else repr(p.default)) for p in found]
 
 

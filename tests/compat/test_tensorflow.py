@@ -97,9 +97,13 @@ def test_autograph_converts_what_is_called_later():
             return -value
         return value
 
+    @tf.autograph.experimental.do_not_convert
+    def later(function, value):
+        return function(value)
+
     @tf.function
     def traced(value):
-        return canary.module().caller_autograph()(absolute)(value)
+        return later(canary.module().caller_autograph()(absolute), value)
 
     canary.check(float(traced(tf.constant(-2.0))) == 2.0, "tf_convert() doesn't convert for the caller's AutoGraph")
 

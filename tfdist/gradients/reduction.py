@@ -25,13 +25,13 @@ def all_reduce_gradients(gradients: list[Any], *, share: tf.Tensor | None = None
         return gradients
     if share is not None:
         present = [_weighted(g, share) for g in present]
-    reduced = iter(_sum_over_replicas(present))
+    reduced = iter(sum_over_replicas(present))
     return [None if g is None else next(reduced) for g in gradients]
 
 
 def average_over_replicas(values: list[tf.Tensor], *, share: tf.Tensor) -> list[tf.Tensor]:
     """The share-weighted mean of each value over all replicas, in one all-reduce; call it in replica context."""
-    return _sum_over_replicas([_weighted(v, share) for v in values])
+    return sum_over_replicas([_weighted(v, share) for v in values])
 
 
 def _weighted(gradient: Any, share: tf.Tensor) -> Any:
@@ -42,6 +42,17 @@ def _weighted(gradient: Any, share: tf.Tensor) -> Any:
     return tf.math.multiply_no_nan(gradient, tf.cast(share, gradient.dtype))
 
 
-def _sum_over_replicas(values: list[Any]) -> list[Any]:
+def sum_over_replicas(values: list[Any]) -> list[Any]:
+    """Each value's sum over all replicas, in one all-reduce for each dtype; call it in replica context.
+
+    Args:
+        values: tensors and IndexedSlices, of equal shapes on every replica; IndexedSlices may have any number of rows.
+    """
     context = tf.distribute.get_replica_context()
-    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
+    sums: list[Any] = [None] * len(values)
+    for dtype in sorted({value.dtype.name for value in values}):
+        places = [place for place, value in enumerate(values) if value.dtype.name == dtype]
+        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[place] for place in places])
+        for place, total in zip(places, reduced, strict=True):
+            sums[place] = total
+    return sums

@@ -103,8 +103,7 @@ class StepFunction:
             logs = self._step(data)
         if self._training:
             average_assigned(self._model, step)
-        logs = tf.nest.map_structure(lambda value: _average_log(value, step), self._other_logs(logs))
-        return logs, tf.cast(step.total_rows(), tf.int32)
+        return _averaged(self._other_logs(logs), step), tf.cast(step.total_rows(), tf.int32)
 
     def _metric_results(self) -> Logs:
         return global_metric_results(self._strategy, self._model, self._names)
@@ -178,8 +177,10 @@ def _synchronized_ids(model: Any) -> set[int]:
     return {id(v) for layer in layers for v in layer.variables}
 
 
-def _average_log(value: Any, step: Any) -> tf.Tensor:
-    value = tf.convert_to_tensor(value)
-    if not value.dtype.is_floating:
-        value = tf.cast(value, tf.float32)
-    return average_over_replicas([value], share=step.row_share())[0]
+def _averaged(logs: Any, step: hooks.Step) -> Any:
+    """Logs that are no metrics, averaged over the replicas by rows."""
+    if not tf.nest.flatten(logs):
+        return logs
+    values = [tf.convert_to_tensor(value) for value in tf.nest.flatten(logs)]
+    values = [value if value.dtype.is_floating else tf.cast(value, tf.float32) for value in values]
+    return tf.nest.pack_sequence_as(logs, average_over_replicas(values, share=step.row_share()))

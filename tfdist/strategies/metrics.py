@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfdist.gradients import sum_over_replicas
+
 
 def metric_results(model: Any) -> dict[str, Any]:
     """Results under every name that a train_step may return them under.
@@ -32,7 +34,7 @@ def global_metric_results(strategy: tf.distribute.Strategy, model: Any, names: s
         if strategy.num_replicas_in_sync == 1 or not variables:
             return named_results()
         values = [tf.identity(v.value) for v in variables]
-        totals = zip(variables, _sum_by_dtype(values), strict=True)
+        totals = zip(variables, sum_over_replicas(values), strict=True)
         with keras.StatelessScope(state_mapping=list(totals)):
             return named_results()
 
@@ -40,14 +42,3 @@ def global_metric_results(strategy: tf.distribute.Strategy, model: Any, names: s
         return {}
     results = strategy.extended.call_for_each_replica(in_replica)
     return {name: strategy.experimental_local_results(value)[0] for name, value in results.items()}
-
-
-def _sum_by_dtype(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    context = tf.distribute.get_replica_context()
-    totals: list[Any] = [None] * len(values)
-    for dtype in sorted({v.dtype for v in values}, key=lambda d: d.name):
-        places = [i for i, v in enumerate(values) if v.dtype == dtype]
-        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[i] for i in places])
-        for place, total in zip(places, reduced, strict=True):
-            totals[place] = total
-    return totals

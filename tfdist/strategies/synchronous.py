@@ -84,21 +84,19 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
         """
         if self.num_replicas_in_sync == 1 or not isinstance(dataset, tf.data.Dataset):
             return super().experimental_distribute_dataset(dataset, options)
-        policy = shard_policy(dataset)
         local = len(self.extended.worker_devices)
+        # With one worker there is nothing to shard: its data is the global batches, whatever the policy.
+        policy = shard_policy(dataset) if self.num_workers > 1 else _AutoShardPolicy.AUTO
         if policy == _AutoShardPolicy.AUTO:
             first = self.worker_index * local
-            sliced = replica_slices(dataset, first=first, local=local, count=self.num_replicas_in_sync)
-        elif policy == _AutoShardPolicy.OFF and self.num_workers > 1:
-            sliced = dataset
-            if local > 1:
-                sliced = replica_slices(dataset, first=0, local=local, count=local)
-        else:
-            logger.info("input: auto-sharded by TensorFlow, policy %s", policy.name)
-            return super().experimental_distribute_dataset(dataset, options)
-        if local == 1 and policy == _AutoShardPolicy.AUTO:
-            return sliced
-        return self.distribute_datasets_from_function(lambda _: sliced, options)
+            mine = replica_slices(dataset, first=first, local=local, count=self.num_replicas_in_sync)
+            # All workers have equally many batches, so no step needs to ask whether the others have one.
+            return mine if local == 1 else self.distribute_datasets_from_function(lambda _: mine, options)
+        if policy == _AutoShardPolicy.OFF:
+            mine = dataset if local == 1 else replica_slices(dataset, first=0, local=local, count=local)
+            return self.distribute_datasets_from_function(lambda _: mine, options)
+        logger.info("input: auto-sharded by TensorFlow, policy %s", policy.name)
+        return super().experimental_distribute_dataset(dataset, options)
 
     def split_batch(self, batch: Any) -> Any:
         """This worker's part of a global batch that every worker holds, as `strategy.run` takes it."""
