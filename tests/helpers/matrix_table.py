@@ -41,7 +41,7 @@ def run_stock(output: Path) -> None:
         for setup in STOCK_SETUPS:
             left = list(all_cases())
             while left:
-                found = _stock_results(setup, left) or {left[0]: {"error": "ended or hung the process"}}
+                found = _stock_results(setup, left) or {left[0]: {"error": "", "type": "ended or hung"}}
                 for name, outcome in found.items():
                     left.remove(name)
                     row = {"setup": setup, "case": name, "stock": _stock_cell(all_cases()[name], outcome)}
@@ -62,7 +62,7 @@ def _stock_results(setup: str, names: list[str]) -> dict[str, Any]:
 
 def _stock_cell(case: Case, outcome: dict[str, Any]) -> str:
     if "error" in outcome:
-        return outcome["error"].strip().splitlines()[-1].split(":")[0].rsplit(".", 1)[-1]
+        return outcome["type"]
     expected = results("one_device")[0][case.name]["values"]
     try:
         worst = max(difference_of(name, outcome["values"][name], expected[name]) for name in expected)

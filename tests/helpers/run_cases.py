@@ -1,8 +1,8 @@
 """`python -m tests.helpers.run_cases SETUP OUTPUT_DIRECTORY [--stock] [CASE ...]`: run cases and keep what they return.
 
-Each task writes OUTPUT_DIRECTORY/RANK.pickle: {case: {"values": …} or {"error": traceback}}. A collective that failed
-takes the process' communication with it, so nothing runs after an error under a strategy; with --stock, where most
-errors come before the first collective, the next case is tried.
+Each task writes OUTPUT_DIRECTORY/RANK.pickle: {case: {"values": …} or {"error": traceback, "type": name}}. A collective
+that failed takes the process' communication with it, so nothing runs after an error under a strategy; with --stock,
+where most errors come before the first collective, the next case is tried.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> None:
 def _run(case: Any, setup: Setup) -> dict[str, Any]:
     try:
         return {"values": {key: np.asarray(value) for key, value in case.run(setup).items()}}
-    except Exception:
-        return {"error": traceback.format_exc()}
+    except Exception as error:
+        return {"error": traceback.format_exc(), "type": type(error).__name__}
 
 
 if __name__ == "__main__":

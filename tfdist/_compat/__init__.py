@@ -18,6 +18,7 @@ def install() -> None:
     if _installed:
         return
     from tfdist._compat import (
+        keras_activity_regularizers,
         keras_batch_normalization,
         keras_callbacks,
         keras_layer_losses,
@@ -31,6 +32,7 @@ def install() -> None:
     )
 
     for shim in (
+        keras_activity_regularizers,
         keras_batch_normalization,
         keras_layer_losses,
         keras_losses,

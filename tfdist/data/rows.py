@@ -6,9 +6,12 @@ none twice and none left out, for any n.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 
 def slice_rows(batch: Any, index: Any, count: int) -> Any:
@@ -84,7 +87,20 @@ def mark_share(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Say that a dataset holds this worker's share already: AutoShardPolicy.OFF, which later transformations keep."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return dataset.with_options(options)
+    with _without_warnings():  # that the policy changes, for arrays, which Keras marks DATA
+        marked = dataset.with_options(options)
+        marked.options()
+    return marked
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def shard_policy(dataset: tf.data.Dataset) -> tf.data.experimental.AutoShardPolicy:

@@ -75,11 +75,12 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
         """Give every replica its part of the data.
 
-        - A dataset of global batches, the same on every worker (the default): each replica gets its slice of the
-          rows of each batch, so the global batches are those of one device.
+        - A dataset of global batches, the same on every worker (`AutoShardPolicy.AUTO`, the default, and `DATA`, which
+          Keras gives to arrays): each replica gets its slice of the rows of each batch, so the global batches are those
+          of one device.
         - `AutoShardPolicy.OFF`: the dataset is this worker's share already; its batches are divided among the
           local replicas only.
-        - `FILE`, `DATA`, `HINT`: TensorFlow's own sharding; which rows meet in a global batch then depends on the
+        - `FILE`, `HINT`: TensorFlow's own sharding; which rows meet in a global batch then depends on the
           number of workers.
         """
         if self.num_replicas_in_sync == 1 or not isinstance(dataset, tf.data.Dataset):
@@ -87,7 +88,7 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
         local = len(self.extended.worker_devices)
         # With one worker there is nothing to shard: its data is the global batches, whatever the policy.
         policy = shard_policy(dataset) if self.num_workers > 1 else _AutoShardPolicy.AUTO
-        if policy == _AutoShardPolicy.AUTO:
+        if policy in (_AutoShardPolicy.AUTO, _AutoShardPolicy.DATA):
             first = self.worker_index * local
             mine = replica_slices(dataset, first=first, local=local, count=self.num_replicas_in_sync)
             # All workers have equally many batches, so no step needs to ask whether the others have one.
