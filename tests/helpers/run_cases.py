@@ -7,6 +7,7 @@ where most errors come before the first collective, the next case is tried.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import traceback
@@ -18,6 +19,7 @@ import numpy as np
 
 from tests.helpers.cases import all_cases
 from tests.helpers.setups import Setup
+from tfdist.cluster import Cluster
 
 #: What an error says that leaves the process unfit for more.
 POISON = ("aborted", "Collective", "collective", "Unavailable")
@@ -28,7 +30,8 @@ def main(arguments: list[str]) -> None:
     stock = "--stock" in arguments
     name, folder, *chosen = [a for a in arguments if a != "--stock"]
     setup = Setup.named(name, stock=stock)
-    output = Path(folder) / f"{Setup.rank()}.pickle"
+    rank = Cluster.from_tf_config(os.environ.get("TF_CONFIG", "{}")).worker_index or 0
+    output = Path(folder) / f"{rank}.pickle"
     results: dict[str, Any] = {}
     for case in all_cases().values():
         if chosen and case.name not in chosen:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-
-from tfdist.cluster import Cluster
 
 #: Processes of each set-up; 0 is one process without TF_CONFIG.
 WORKERS = {"one_device": 0, "mirrored2": 0, "mirrored3": 0, "workers2": 2, "workers3": 3}
@@ -38,11 +35,6 @@ class Setup:
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * replicas
         )
         return cls(family.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]))
-
-    @staticmethod
-    def rank() -> int:
-        """This task's index."""
-        return Cluster.from_tf_config(os.environ.get("TF_CONFIG", "{}")).worker_index or 0
 
     @property
     def replicas(self) -> int:

@@ -26,16 +26,17 @@ from tfdist._compat import hooks
 #: Optimizers inside another one, which reduces for them.
 _inner: weakref.WeakSet[Any] = weakref.WeakSet()
 
-_base_apply = BaseOptimizer.apply
-_scaled_apply = keras.optimizers.LossScaleOptimizer.apply
+#: Classes that have an `apply` of their own; Keras 3.12 has no MultiOptimizer.
+_MULTI = (keras.optimizers.MultiOptimizer,) if hasattr(keras.optimizers, "MultiOptimizer") else ()
+_apply = {class_: class_.apply for class_ in (BaseOptimizer, keras.optimizers.LossScaleOptimizer, *_MULTI)}
 _all_reduce_sum_gradients = TFOptimizer._all_reduce_sum_gradients
 _overwrite = TFOptimizer._overwrite_model_variables_with_average_value
 
 
 def install() -> None:
     """Replace the methods on Keras' classes."""
-    BaseOptimizer.apply = _reducing(_base_apply)
-    keras.optimizers.LossScaleOptimizer.apply = _reducing(_scaled_apply)
+    for class_, apply in _apply.items():
+        class_.apply = _reducing(apply)
     TFOptimizer._all_reduce_sum_gradients = all_reduce_sum_gradients
     TFOptimizer._overwrite_model_variables_with_average_value = overwrite_with_average
 
@@ -58,20 +59,22 @@ def _strategy_to_reduce(optimizer: Any) -> Any | None:
     strategy = hooks.active_strategy()
     if strategy is None or tf.distribute.in_cross_replica_context():
         return None
+    _inner.update(parts_of(optimizer))
+    return None if optimizer in _inner or gradient_accumulation_steps(optimizer) else strategy
+
+
+def parts_of(optimizer: Any) -> list[Any]:
+    """The optimizers inside another one, however deep."""
     inner = getattr(optimizer, "inner_optimizer", None)
-    if inner is not None:
-        _inner.add(inner)
-    return None if optimizer in _inner or _accumulates(optimizer) else strategy
-
-
-def _accumulates(optimizer: Any) -> bool:
-    """Keras' own accumulation adds up a replica's gradients and reduces them when it updates."""
-    return bool(gradient_accumulation_steps(optimizer))
+    parts = [] if inner is None else [inner]
+    if isinstance(optimizer, _MULTI):
+        parts = optimizer.optimizers
+    return [*parts, *(deeper for part in parts for deeper in parts_of(part))]
 
 
 def all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
     """Pass on what `apply` has reduced."""
-    if hooks.active_strategy() is None or _accumulates(self):
+    if hooks.active_strategy() is None or gradient_accumulation_steps(self):
         return _all_reduce_sum_gradients(self, grads_and_vars)
     return grads_and_vars
 
@@ -92,6 +95,9 @@ def strategy_of(optimizer: Any) -> Any:
 
 
 def gradient_accumulation_steps(optimizer: Any) -> int | None:
-    """The optimizer's own setting, or that of the one inside it."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    return optimizer.gradient_accumulation_steps if inner is None else gradient_accumulation_steps(inner)
+    """The optimizer's own setting, or that of the first inside it that has one.
+
+    Keras' own accumulation adds up a replica's gradients and reduces them when it updates.
+    """
+    steps = (one.gradient_accumulation_steps for one in (optimizer, *parts_of(optimizer)))
+    return next((count for count in steps if count), None)

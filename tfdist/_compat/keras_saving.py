@@ -10,6 +10,7 @@ Seen in Keras 3.15.1. Can go when Keras knows of a chief.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +23,12 @@ def install() -> None:
     """Replace `save`, `save_weights` and `export` of models, and the functions that do the same."""
     for name in ("save", "save_weights", "export"):
         setattr(keras.Model, name, _on_chief(getattr(keras.Model, name)))
-    for module in (keras.saving, keras.models):
-        module.save_model = _on_chief(module.save_model)
+    # `tf.keras` is keras._tf_keras.keras.
+    legacy_names = [importlib.import_module(f"keras._tf_keras.keras.{name}") for name in ("saving", "models")]
+    for module in (keras.saving, keras.models, *legacy_names):
+        for name in ("save_model", "save_weights"):
+            if hasattr(module, name):
+                setattr(module, name, _on_chief(getattr(module, name)))
 
 
 def _on_chief(write: Callable[..., Any]) -> Callable[..., Any]:

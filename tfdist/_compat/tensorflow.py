@@ -21,8 +21,8 @@ _counters: dict[tuple[int, int, str], tf.Variable] = {}
 def use_runtime_instance_keys(strategy: tf.distribute.Strategy) -> None:
     """Number collectives at run time, so that they work inside while loops and conditionals.
 
-    Upstream: `CollectiveReplicaLauncher._next_instance_key` captures a key per function call, which fails inside
-    control flow ("placeholder" error with steps_per_execution > 1).
+    Upstream: `CollectiveReplicaLauncher._next_instance_key` captures a key per function call, which fails where a
+    function is called inside a conditional, and so with steps_per_execution > 1 ("placeholder" error).
     Here: inside functions the key comes from a counter variable; every replica counts alike. One launcher instance
     is changed at a time, no class. Seen in TensorFlow 2.21. Can go when upstream keys work in control flow.
     """

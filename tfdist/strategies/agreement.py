@@ -46,9 +46,10 @@ def wait_for(key: str, who: str, what: str, timeout_seconds: float) -> str:
 
 
 def compare(
-    name: str,
+    occasion: str,
     facts: Mapping[str, str],
     *,
+    room: str,
     worker: int,
     workers: int,
     timeout_seconds: float,
@@ -56,8 +57,9 @@ def compare(
     """Check that all workers state the same facts.
 
     Args:
-        name: the occasion, the same on every worker and new each time.
+        occasion: what the workers are about to do, for messages.
         facts: what must be equal.
+        room: prefix of keys, the same on every worker and new each time.
         worker: this worker's index.
         workers: how many there are.
         timeout_seconds: how long to wait for a worker.
@@ -65,16 +67,16 @@ def compare(
     Raises:
         WorkersDisagreeError: facts differ; names the worker and the first fact that does, with both values.
     """
-    tf_compat.publish(f"tfdist/{name}/{worker}", json.dumps(dict(facts)))
+    tf_compat.publish(f"{room}/{worker}", json.dumps(dict(facts)))
     for other in range(workers):
         if other == worker:
             continue
-        key, who = f"tfdist/{name}/{other}", f"worker {other}"
-        theirs = json.loads(wait_for(key, who, f"reach {name}", timeout_seconds))
+        key, who = f"{room}/{other}", f"worker {other}"
+        theirs = json.loads(wait_for(key, who, f"reach {occasion}", timeout_seconds))
         for fact, value in facts.items():
             if theirs.get(fact) != value:
                 raise WorkersDisagreeError(
-                    f"Workers do not agree on the {fact} at {name}. Expected: the same on every worker. "
+                    f"Workers do not agree on the {fact} at {occasion}. Expected: the same on every worker. "
                     f"Received: worker {worker} has {value}, worker {other} has {theirs.get(fact)}. "
                     "Run the same script with the same data, seeds and options on every task."
                 )

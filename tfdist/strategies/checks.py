@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import gradient_accumulation_steps, strategy_of
+from tfdist._compat.keras_optimizers import gradient_accumulation_steps, parts_of, strategy_of
 
 
 def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | None) -> None:
@@ -33,15 +33,15 @@ def refuse_xla(strategy: Any, model: Any) -> None:
 
 
 def _refuse_foreign_optimizer(strategy: Any, model: Any) -> None:
-    optimizer = model.optimizer
-    while optimizer is not None:
+    if model.optimizer is None:
+        return
+    for optimizer in (model.optimizer, *parts_of(model.optimizer)):
         if strategy_of(optimizer) is not strategy:
             raise ValueError(
                 f"The optimizer was made outside of the scope of the model's {type(strategy).__name__}, so its "
                 f"variables are not on the strategy's devices. Received: optimizer={type(optimizer).__name__} "
                 f"{optimizer.name!r}. Make it under `with strategy.scope():`, or pass its name to compile()."
             )
-        optimizer = getattr(optimizer, "inner_optimizer", None)
 
 
 def _refuse_accumulation(strategy: Any, model: Any) -> None:

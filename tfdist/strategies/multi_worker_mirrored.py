@@ -20,6 +20,8 @@ from tfdist.log import logger
 from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for, weight_facts
 from tfdist.strategies.synchronous import SynchronousStrategy
 
+_made = itertools.count()
+
 
 class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorkerMirroredStrategy):
     """Synchronous training on the devices of several machines, exact under Keras 3.
@@ -65,7 +67,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 "operation. Received: a strategy made after a tensor, dataset or model. Make the strategy first."
             ) from error
         self._peer_timeout_seconds = peer_timeout_seconds
-        self._occasions = itertools.count()
+        # Strategies are made in the same order on all workers, and so are the occasions on which workers meet.
+        self._room = f"tfdist/{next(_made)}"
+        self._occasion = 0
         self._writes: collections.Counter[str] = collections.Counter()
         if self.num_workers > 1:
             self._share_seed()
@@ -73,7 +77,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     def _share_seed(self) -> None:
         """Shuffles and initial values must be the same everywhere, so a seed that nobody set is the chief's."""
         seed = tf_compat.global_seed()
-        key = f"tfdist/seed/{next(self._occasions)}"
+        key = f"{self._room}/seed"
         if self.is_chief:
             seed = random.SystemRandom().randrange(2**31) if seed is None else seed
             tf_compat.publish(key, str(seed))
@@ -102,10 +106,18 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             self._compare("fit", weight_facts(model))
 
     def _compare(self, occasion: str, facts: Mapping[str, str]) -> None:
-        if self.num_workers > 1:
-            name = f"{occasion} ({next(self._occasions)})"
-            worker, workers = self.worker_index, self.num_workers
-            compare(name, facts, worker=worker, workers=workers, timeout_seconds=self._peer_timeout_seconds)
+        if self.num_workers == 1:
+            return
+        self._occasion += 1
+        self._writes.clear()
+        compare(
+            occasion,
+            facts,
+            room=f"{self._room}/{self._occasion}",
+            worker=self.worker_index,
+            workers=self.num_workers,
+            timeout_seconds=self._peer_timeout_seconds,
+        )
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""
@@ -121,7 +133,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             raise WorkersDisagreeError(f"The chief could not write {path}: {error}")
 
     def _write_key(self, path: str) -> str:
-        return f"tfdist/wrote/{path}/{self._writes[path]}"
+        # Counted from the last time that all workers met, so that what only the chief saved before doesn't count.
+        return f"{self._room}/{self._occasion}/wrote/{path}/{self._writes[path]}"
 
 
 def as_resolver(

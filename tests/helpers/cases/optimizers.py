@@ -119,3 +119,17 @@ variants(
         "embedding_global_clipnorm": (lambda: opt.Adam(0.02, global_clipnorm=0.1),),
     },
 )
+
+
+@case()
+def multi_optimizer(setup: Setup) -> dict[str, Any]:
+    """One optimizer for kernels, another for biases; reduced once, by the outer one."""
+    if not hasattr(opt, "MultiOptimizer"):  # Keras 3.12
+        return train_with(lambda: opt.SGD(0.1))(setup)
+
+    def make() -> opt.Optimizer:
+        kernels, biases = opt.Adam(0.02, clipnorm=0.05), opt.SGD(0.1)
+        return opt.MultiOptimizer(lambda variable: kernels if "kernel" in variable.path else biases)
+
+    model = setup.classifier(make)
+    return report(model, model.fit(batches(53, 10), epochs=2, verbose=0))
