@@ -25,8 +25,10 @@ class Step(Protocol):
     local_loss: bool
     #: Keras variables that were assigned in this step.
     assigned: list[Any]
-    #: What layers added with `add_loss` in this step, by the layer's id.
-    layer_losses: dict[int, list[Any]]
+    #: What layers added with `add_loss` in this step: the layer, which must outlive its id, and its losses.
+    layer_losses: dict[int, tuple[Any, list[Any]]]
+    #: Metrics whose result was asked for in this step, and what they returned.
+    results: list[tuple[Any, Any]]
 
     def has_rows(self) -> tf.Tensor:
         """Whether this replica has any row of the global batch, a bool scalar."""
@@ -63,8 +65,11 @@ class KerasHooks:
     def check_before_build(self, model: Any, data: DataSummary | None) -> None:
         """Refuse mixed-up use before variables are made; no `data` in methods that take one batch."""
 
-    def check_before_steps(self, model: Any, training: bool) -> None:
-        """Refuse mixed-up use before the first step of a built model."""
+    def check_before_steps(self, model: Any) -> None:
+        """Refuse mixed-up use before the first step of a `fit`, when callbacks have had their say."""
+
+    def check_before_predict(self, model: Any) -> None:
+        """Refuse mixed-up use before a `predict`."""
 
     def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
         """Global gradients from this replica's, before clipping and before the finite check."""
@@ -93,6 +98,25 @@ class DataSummary(Protocol):
 
 
 _local = threading.local()
+
+
+def begin_fit(model: Any) -> None:
+    """Note that a `fit` of the model begins."""
+    model.__dict__["_tfdist_fit"] = {"input", "step"}
+
+
+def end_fit(model: Any) -> None:
+    """Note that the `fit` is over."""
+    model.__dict__.pop("_tfdist_fit", None)
+
+
+def is_first_of_fit(model: Any, what: str) -> bool:
+    """True once a `fit`: for the first "input" that is prepared, the training data, and for the first "step"."""
+    ahead = model.__dict__.get("_tfdist_fit", set())
+    if what not in ahead:
+        return False
+    ahead.discard(what)
+    return True
 
 
 def current_step() -> Step | None:

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn
 
 from tfdist._compat import hooks
 
 _compute_moments_sync = nn._compute_moments_sync
+_moments = keras.layers.BatchNormalization._moments
 
 
 def install() -> None:
-    """Replace the function that `ops.moments(synchronized=True)` calls."""
+    """Replace the function that `ops.moments(synchronized=True)` calls, and the layer's own for masked inputs."""
     nn._compute_moments_sync = compute_moments_sync
+    keras.layers.BatchNormalization._moments = moments
 
 
 def compute_moments_sync(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
@@ -41,3 +44,21 @@ def compute_moments_sync(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
     if keepdims:
         return mean, variance
     return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+
+
+def moments(self: Any, inputs: Any, mask: Any) -> tuple[Any, Any]:
+    """Upstream's; where it leaves masked inputs unsynchronized, moments of all replicas' valid elements."""
+    step = hooks.current_step()
+    if step is None or mask is None or not self.synchronized:
+        return _moments(self, inputs, mask)
+    weight = tf.cast(step.has_rows(), inputs.dtype)
+    valid = tf.broadcast_to(tf.cast(mask[..., tf.newaxis], tf.bool), tf.shape(inputs))
+    axes, epsilon = self._reduction_axes, keras.backend.epsilon()
+
+    def masked_sum(values: Any) -> Any:
+        return tf.reduce_sum(tf.where(valid, values, tf.zeros_like(values)), axes)
+
+    count = step.all_reduce(weight * masked_sum(tf.ones_like(inputs))) + epsilon
+    mean = step.all_reduce(tf.math.multiply_no_nan(masked_sum(inputs), weight)) / count
+    squares = masked_sum(tf.math.squared_difference(inputs, mean))
+    return mean, step.all_reduce(tf.math.multiply_no_nan(squares, weight)) / count

@@ -26,7 +26,7 @@ def _get_losses(layer: Any) -> list[Any]:
         if "_losses" not in layer.__dict__:
             raise AttributeError("_losses")
         return layer.__dict__["_losses"]
-    return step.layer_losses.setdefault(id(layer), [])
+    return step.layer_losses.setdefault(id(layer), (layer, []))[1]
 
 
 def _set_losses(layer: Any, losses: list[Any]) -> None:

@@ -23,12 +23,14 @@ from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDat
 from keras.src.trainers.trainer import Trainer
 
 from tfdist._compat import hooks
+from tfdist.log import logger
 
 _compile = Trainer.compile
 _upstream = {
     name: getattr(TensorFlowTrainer, name)
     for name in (
         "fit",
+        "predict",
         "make_train_function",
         "make_test_function",
         "make_predict_function",
@@ -54,6 +56,7 @@ def install() -> None:
     # On the base class: `compile_from_config` takes any other `compile` for one that the user has overridden.
     Trainer.compile = compile_in_scope
     TensorFlowTrainer.fit = fit
+    TensorFlowTrainer.predict = predict
     TensorFlowTrainer._maybe_symbolic_build = maybe_symbolic_build
     TensorFlowTrainer.predict_on_batch = predict_on_batch
     for kind in ("train", "test", "predict"):
@@ -82,11 +85,20 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         )
     if own is None:
         return _upstream["fit"](self, *args, **kwargs)
-    self.__dict__["_tfdist_training"] = True
+    hooks.begin_fit(self)
     try:
         return _upstream["fit"](self, *args, **kwargs)
     finally:
-        self.__dict__.pop("_tfdist_training", None)
+        hooks.end_fit(self)
+
+
+@functools.wraps(_upstream["predict"])
+def predict(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Upstream's; all workers must be about to do it."""
+    strategy = hooks.model_strategy(self)
+    if strategy is not None:
+        strategy.check_before_predict(self)
+    return _upstream["predict"](self, *args, **kwargs)
 
 
 def _strategy_name(model: Any) -> str:
@@ -125,30 +137,50 @@ def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None
     if strategy is None:
         return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
     # The first call in `fit` is for the training data; later ones are for validation.
-    training = iterator is not None and self.__dict__.pop("_tfdist_training", False)
+    training = iterator is not None and hooks.is_first_of_fit(self, "input")
     strategy.check_before_build(self, None if iterator is None else summarize(iterator, training))
-    data = _example(iterator) if data_batch is None else data_batch
     with strategy.scope():
-        _build(self, tf.nest.map_structure(_symbolic, data))
-    if iterator is not None:
-        strategy.check_before_steps(self, training)
+        if _is_unbuilt(self):
+            _build(self, _example(iterator) if data_batch is None else data_batch)
+        if self.optimizer is not None and not self.optimizer.built and _has_all_variables(self):
+            self.optimizer.build(self.trainable_variables)
+        self._post_build()
     return None
 
 
-def _build(model: Any, data: Any) -> None:
-    """Make all variables; as upstream's `_symbolic_build`, which drops that a tensor is ragged or sparse."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+def _has_all_variables(model: Any) -> bool:
+    return all(layer.built for layer in flatten_layers(model) if layer is not model)
+
+
+def _is_unbuilt(model: Any) -> bool:
+    parts = [part for part in (model._compile_metrics, model._compile_loss) if part is not None]
+    return not all(part.built for part in [*parts, *flatten_layers(model)])
+
+
+def _build(model: Any, example: Any) -> None:
+    """Make all variables; as upstream's `_symbolic_build`, which drops that a tensor is ragged or sparse.
+
+    On one device nothing is called before the first step, so what can't be called like this is left for it.
+    """
+    if type(model).call is keras.Model.call:
+        return  # the train step does all
+    try:
+        _call_symbolically(model, *_unpack(example))
+    except Exception as error:
+        logger.warning("model %r is built by its first step, since calling it before failed: %s", model.name, error)
+
+
+def _unpack(example: Any) -> tuple[Any, Any, Any]:
+    return keras.utils.unpack_x_y_sample_weight(tf.nest.map_structure(_symbolic, example))
+
+
+def _call_symbolically(model: Any, x: Any, y: Any, sample_weight: Any) -> None:
+    y_pred = backend.compute_output_spec(model, x, training=False)
     metrics, loss = model._compile_metrics, model._compile_loss
-    unbuilt = [part for part in (metrics, loss) if part is not None and not part.built]
-    if unbuilt or not all(layer.built for layer in flatten_layers(model)):
-        y_pred = backend.compute_output_spec(model, x, training=False)
-        if metrics in unbuilt:
-            backend.compute_output_spec(model.compute_metrics, x, y, y_pred, sample_weight=sample_weight)
-        if loss in unbuilt:
-            backend.compute_output_spec(model._compute_loss, x, y, y_pred, sample_weight=sample_weight, training=False)
-    if model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    model._post_build()
+    if metrics is not None and not metrics.built:
+        backend.compute_output_spec(model.compute_metrics, x, y, y_pred, sample_weight=sample_weight)
+    if loss is not None and not loss.built:
+        backend.compute_output_spec(model._compute_loss, x, y, y_pred, sample_weight=sample_weight, training=False)
 
 
 def _example(iterator: Any) -> Any:

@@ -90,3 +90,15 @@ def caller_autograph() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Converts functions as AutoGraph would where this is called; for functions that are called later."""
     status = ag_ctx.control_status_ctx()
     return lambda function: autograph.tf_convert(function, status, convert_by_default=False)
+
+
+def python_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a `tf.function` was made from, converted as it would convert it; any other function itself.
+
+    Replicas cannot exchange anything inside a function that is called in a replica, so a decorated train_step is
+    traced into the function around it.
+    """
+    if not isinstance(function, tf.types.experimental.PolymorphicFunction):
+        return function
+    enabled = ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED)
+    return autograph.tf_convert(function.python_function, enabled)

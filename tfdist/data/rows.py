@@ -79,8 +79,12 @@ def replica_slices(dataset: tf.data.Dataset, *, first: int, local: int, count: i
 
 
 def _element(dataset: tf.data.Dataset, components: tuple[Any, ...]) -> Any:
-    """What `Dataset.map` unpacked, packed again."""
-    return components if isinstance(dataset.element_spec, tuple) else components[0]
+    """What `Dataset.map` unpacked, packed again; without Nones at its end, which distributed iterators can't hold."""
+    if not isinstance(dataset.element_spec, tuple):
+        return components[0]
+    while components and components[-1] is None:
+        components = components[:-1]
+    return components
 
 
 def mark_share(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -36,7 +36,9 @@ class ReplicaStep(hooks.Step):
         self.in_keras = in_keras
         self.local_loss = False
         self.assigned: list[Any] = []
-        self.layer_losses: dict[int, list[Any]] = {}
+        self.layer_losses: dict[int, tuple[Any, list[Any]]] = {}
+        self.results: list[tuple[Any, Any]] = []
+        self._graph = _current_graph()
         self._replicas = context.num_replicas_in_sync
         self._rows = None if rows is None else tf.cast(rows, tf.float32)
         self._total_rows: tf.Tensor | None = None
@@ -47,9 +49,13 @@ class ReplicaStep(hooks.Step):
 
     def row_share(self) -> tf.Tensor:
         """n_r / n, a float32 scalar; 1 / replicas where no rows are known, 0 where the global batch is empty."""
-        if self._rows is None:
+        if self._rows is None or (self._total_rows is None and not self._can_reduce()):
             return tf.constant(1.0 / self._replicas)
         return tf.math.divide_no_nan(self._rows, self.total_rows())
+
+    def _can_reduce(self) -> bool:
+        """Whether this is the replica's own graph: in a graph inside it TensorFlow refuses collectives."""
+        return _current_graph() is self._graph
 
     def total_rows(self) -> tf.Tensor:
         """n, the rows of the global batch, a float32 scalar; the number of replicas where no rows are known."""
@@ -64,7 +70,13 @@ class ReplicaStep(hooks.Step):
         return self.row_share() if self.in_keras else None
 
     def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
-        """d_r / d in a custom loop; that over the row share in Keras' steps, where the share comes later."""
+        """d_r / d in a custom loop; that over the row share in Keras' steps, where the share comes later.
+
+        Inside a function or conditional of the user's, where replicas cannot exchange anything, the row share stands
+        for d_r / d; they are the same unless there are masks, ragged values or sample-weighted means.
+        """
+        if not self._can_reduce():
+            return self.row_mean_factor()
         divisor = divisor * tf.cast(self.has_rows(), divisor.dtype)
         share = tf.math.divide_no_nan(divisor, self._total(divisor))
         if not self.in_keras:
@@ -132,10 +144,14 @@ def count_rows(data: Any) -> tf.Tensor | None:
         if isinstance(leaf, tf.SparseTensor):
             return leaf.dense_shape[0]
         shape = getattr(leaf, "shape", None)
-        if (tf.is_tensor(leaf) or hasattr(leaf, "__array__")) and shape is not None and len(shape):
+        if (tf.is_tensor(leaf) or hasattr(leaf, "__array__")) and tf.TensorShape(shape).rank != 0:
             return tf.shape(leaf)[0]
     return None
 
 
 def _all_reduce_sum(value: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _current_graph() -> Any:
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()

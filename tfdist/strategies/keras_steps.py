@@ -6,26 +6,27 @@ The way of one execution (`steps_per_execution` global batches):
     is averaged -> after the last step the metric variables are summed over the replicas in one all-reduce and the
     results computed from the sums, so logs are of the global data at every step and equal on all workers.
 
-What a train_step returns beside its metrics (names that no metric of the model has) is averaged over the replicas,
-weighted by their rows; with steps_per_execution > 1 the last step's value is returned, as Keras does.
+What a train_step returns beside results of its metrics is averaged over the replicas, weighted by their rows; with
+steps_per_execution > 1 the last step's value is returned, as Keras does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_metrics import record_results
 from tfdist._compat.keras_trainer import flatten_layers
+from tfdist._compat.tensorflow import python_function
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
 from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
-from tfdist.strategies.metrics import global_metric_results, metric_results
-
-Logs = dict[str, Any]
+from tfdist.strategies.logs import Logs, LogSources, Values, averaged, global_metric_results
 
 
 class StepFunction:
@@ -39,81 +40,76 @@ class StepFunction:
     """
 
     def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool):
-        self._strategy, self._model, self._step, self._training = strategy, model, step, training
+        self._strategy, self._model, self._training = strategy, model, training
+        self._step = python_function(step)
+        self._logs = LogSources()
         self._steps = int(model.steps_per_execution)
         self._unrolled = min(int(model.unrolled_steps_per_execution), self._steps)
         self._one_step = self._compile(self._cross_replica_step, jit_compile=bool(model.jit_compile))
         self._execution = self._compile(self._execute)
         self._results = self._compile(self._metric_results)
-        self._names: set[str] = set()
-        self._checked_rows = False
+        record_results(model.metrics)
 
     def __call__(self, iterator: Any) -> Logs:
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
         if not isinstance(iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)):
-            return self._on_batches(iterator)
+            return self._on_batch(next(iterator))
+        is_first = self._training and hooks.is_first_of_fit(self._model, "step")
+        if is_first:
+            self._strategy.check_before_steps(self._model)
         logs, rows = self._execution(iterator)
-        if self._training and not self._checked_rows:
+        if is_first:
             refuse_small("batch size", int(rows), self._strategy)
-            self._checked_rows = True
         return logs
 
-    def _on_batches(self, iterator: Iterator[Any]) -> Logs:
+    def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`: the batch is the global batch, the same on every worker."""
-        logs: Logs = {}
-        for _, batch in zip(range(self._steps), iterator, strict=False):
-            logs, _ = self._one_step(self._strategy.split_batch(batch))
-        return {**logs, **self._results()}
+        others, _ = self._one_step(self._strategy.split_batch(batch))
+        return self._logs.merge(others, self._results())
 
     def _execute(self, iterator: Any) -> tuple[Logs, tf.Tensor]:
         """Logs, and the rows of the first global batch."""
-        logs, rows = self._one_step(iterator.get_next())
+        others, rows = self._one_step(iterator.get_next())
         if self._steps > 1:
-            logs = self._remaining_steps(iterator, logs)
-        return {**logs, **self._results()}, rows
+            others = self._remaining_steps(iterator, others)
+        return self._logs.merge(others, self._results()), rows
 
-    def _remaining_steps(self, iterator: Any, logs: Logs) -> Logs:
-        def next_step(done: tf.Tensor, logs: Logs) -> tuple[tf.Tensor, Logs]:
+    def _remaining_steps(self, iterator: Any, others: Values) -> Values:
+        def next_step(done: tf.Tensor, others: Values) -> tuple[tf.Tensor, Values]:
             batch = iterator.get_next_as_optional()
             has_value = batch.has_value()
-            logs = tf.cond(has_value, lambda: self._one_step(batch.get_value())[0], lambda: logs)
-            return tf.where(has_value, done + 1, self._steps), logs
+            others = tf.cond(has_value, lambda: self._one_step(batch.get_value())[0], lambda: others)
+            return tf.where(has_value, done + 1, self._steps), others
 
-        def body(done: tf.Tensor, logs: Logs) -> tuple[tf.Tensor, Logs]:
-            done, logs = next_step(done, logs)
+        def body(done: tf.Tensor, others: Values) -> tuple[tf.Tensor, Values]:
+            done, others = next_step(done, others)
             for _ in range(self._unrolled - 1):
-                done, logs = tf.cond(
+                done, others = tf.cond(
                     done < self._steps,
-                    lambda done=done, logs=logs: next_step(done, logs),
-                    lambda done=done, logs=logs: (done, logs),
+                    lambda done=done, others=others: next_step(done, others),
+                    lambda done=done, others=others: (done, others),
                 )
-            return done, logs
+            return done, others
 
-        return tf.while_loop(lambda done, _: done < self._steps, body, (tf.constant(1), logs))[1]
+        return tf.while_loop(lambda done, _: done < self._steps, body, (tf.constant(1), others))[1]
 
-    def _cross_replica_step(self, data: Any) -> tuple[Logs, tf.Tensor]:
+    def _cross_replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
         outputs = self._strategy.run_keras_step(self._replica_step, data)
         return tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], outputs)
 
-    def _replica_step(self, data: Any) -> Any:
+    def _replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
         step = hooks.current_step()
         if step is None:
-            return self._other_logs(self._step(data)), tf.constant(1)
+            return self._logs.split(self._step(data), []), tf.constant(1)
         with metrics_of_rows_only(self._model, step):
             logs = self._step(data)
         if self._training:
             average_assigned(self._model, step)
-        return _averaged(self._other_logs(logs), step), tf.cast(step.total_rows(), tf.int32)
+        others = self._logs.split(logs, step.results)
+        return averaged(others, step), tf.cast(step.total_rows(), tf.int32)
 
-    def _metric_results(self) -> Logs:
-        return global_metric_results(self._strategy, self._model, self._names)
-
-    def _other_logs(self, logs: Any) -> Any:
-        """What the step returned beside its metrics, whose names are kept."""
-        if not isinstance(logs, dict):
-            return logs
-        self._names = set(metric_results(self._model)) & set(logs)
-        return {name: value for name, value in logs.items() if name not in self._names}
+    def _metric_results(self) -> Values:
+        return global_metric_results(self._strategy, self._model, self._logs.metrics)
 
     def _compile(self, function: Callable[..., Any], *, jit_compile: bool = False) -> Callable[..., Any]:
         function = tf.autograph.experimental.do_not_convert(function)
@@ -173,14 +169,6 @@ def average_assigned(model: Any, step: hooks.Step) -> None:
 
 def _synchronized_ids(model: Any) -> set[int]:
     """Variables that are equal on all replicas because the layer itself synchronizes."""
-    layers = [layer for layer in flatten_layers(model) if getattr(layer, "synchronized", False)]
+    normalizations = [one for one in flatten_layers(model) if isinstance(one, keras.layers.BatchNormalization)]
+    layers = [layer for layer in normalizations if layer.synchronized]
     return {id(v) for layer in layers for v in layer.variables}
-
-
-def _averaged(logs: Any, step: hooks.Step) -> Any:
-    """Logs that are no metrics, averaged over the replicas by rows."""
-    if not tf.nest.flatten(logs):
-        return logs
-    values = [tf.convert_to_tensor(value) for value in tf.nest.flatten(logs)]
-    values = [value if value.dtype.is_floating else tf.cast(value, tf.float32) for value in values]
-    return tf.nest.pack_sequence_as(logs, average_over_replicas(values, share=step.row_share()))

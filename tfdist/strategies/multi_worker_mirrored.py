@@ -99,11 +99,13 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         if data is not None:
             self._compare("fit" if data.training else "evaluate", {**data_facts(data), **model_facts(model)})
 
-    def check_before_steps(self, model: Any, training: bool) -> None:
-        """Refuse workers whose weights differ."""
-        super().check_before_steps(model, training)
-        if training:
-            self._compare("fit", weight_facts(model))
+    def check_before_steps(self, model: Any) -> None:
+        """Refuse workers whose weights differ, which callbacks may have loaded."""
+        self._compare("fit", weight_facts(model))
+
+    def check_before_predict(self, model: Any) -> None:
+        """Refuse a `predict` that other workers take no part in."""
+        self._compare("predict", model_facts(model))
 
     def _compare(self, occasion: str, facts: Mapping[str, str]) -> None:
         if self.num_workers == 1:
@@ -112,7 +114,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self._writes.clear()
         compare(
             occasion,
-            facts,
+            {"call": occasion, **facts},
             room=f"{self._room}/{self._occasion}",
             worker=self.worker_index,
             workers=self.num_workers,

@@ -101,7 +101,7 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
 
     def split_batch(self, batch: Any) -> Any:
         """This worker's part of a global batch that every worker holds, as `strategy.run` takes it."""
-        leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
+        leaves = [_as_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
 
         def part(context: Any) -> list[tf.Tensor]:
             index = context.replica_id_in_sync_group
@@ -144,3 +144,7 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
         step = hooks.current_step()
         share = step.gradient_share() if isinstance(step, ReplicaStep) else None
         return all_reduce_gradients(gradients, share=share)
+
+
+def _as_tensor(value: Any) -> Any:
+    return value if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)) else tf.convert_to_tensor(value)

@@ -210,3 +210,21 @@ def x_only(setup: Setup) -> dict[str, Any]:
         model.compile("sgd")
     data = tf.data.Dataset.from_tensor_slices(features(53)).batch(10)
     return report(model, model.fit(data, epochs=2, verbose=0))
+
+
+@case()
+def no_sample_weight(setup: Setup) -> dict[str, Any]:
+    """Datasets of (x, y, None)."""
+    model = setup.classifier(momentum)
+    data = batches(53, 10).map(lambda x, y: (x, y, None))
+    return report(model, model.fit(data, epochs=2, verbose=0), predict=model.predict(data, verbose=0))
+
+
+@case()
+def ragged_one_batch(setup: Setup) -> dict[str, Any]:
+    with setup.scope():
+        model = MeanOfRagged()
+        model.dense.build((None, 1))
+        compiled(model)
+    rows = tf.RaggedTensor.from_row_lengths(features(5).ravel(), [1, 7, 2, 10, 10])
+    return report(model, logs=[model.train_on_batch(rows, labels(5)) for _ in range(2)])

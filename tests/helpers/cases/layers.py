@@ -80,3 +80,17 @@ def batch_normalization_far_from_zero(setup: Setup) -> dict[str, Any]:
         model = compiled(keras.Sequential([keras.Input((6,)), normalization, keras.layers.Dense(3)]))
     history = model.fit(features(49) + 100, labels(49), batch_size=16, epochs=2, shuffle=False, verbose=0)
     return report(model, history)
+
+
+@case()
+def batch_normalization_masked(setup: Setup) -> dict[str, Any]:
+    """Padded steps count neither here nor there."""
+    with setup.scope():
+        inputs = keras.Input((3, 2))
+        hidden = keras.layers.Masking()(inputs)
+        hidden = keras.layers.BatchNormalization(synchronized=setup.replicas > 1, momentum=0.8)(hidden)
+        model = compiled(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(hidden))))
+    x = features(49).reshape(49, 3, 2)
+    x[::3, 2] = 0.0
+    model.fit(x, labels(49), batch_size=16, epochs=1, shuffle=False, verbose=0)
+    return report(model, model.fit(x, labels(49), batch_size=16, epochs=1, shuffle=False, verbose=0))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import optimizers as opt
 
 from tests.helpers.cases import case, variants
-from tests.helpers.setups import Setup, batches, compiled, features, labels, report
+from tests.helpers.setups import Setup, batches, compiled, features, labels, report, weights
 
 
 def adamw_with_exclusions() -> opt.Optimizer:
@@ -131,5 +131,7 @@ def multi_optimizer(setup: Setup) -> dict[str, Any]:
         kernels, biases = opt.Adam(0.02, clipnorm=0.05), opt.SGD(0.1)
         return opt.MultiOptimizer(lambda variable: kernels if "kernel" in variable.path else biases)
 
-    model = setup.classifier(make)
-    return report(model, model.fit(batches(53, 10), epochs=2, verbose=0))
+    model, scaled = setup.classifier(make), setup.classifier(lambda: opt.LossScaleOptimizer(make()))
+    history = scaled.fit(batches(53, 10), epochs=2, verbose=0)
+    model.fit(batches(53, 10), epochs=2, verbose=0)
+    return report(model, history, scaled=weights(scaled))

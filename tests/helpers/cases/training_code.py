@@ -135,8 +135,90 @@ def custom_loop_scaled_by_hand(setup: Setup) -> dict[str, Any]:
     return report(model)
 
 
+class RawLogs(Subclassed):
+    """Returns its loss as it is, beside other numbers and a metric's result under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hits = keras.metrics.SparseCategoricalAccuracy(name="hits")
+
+    def train_step(self, data: Any) -> Any:
+        x, y = data
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(y=y, y_pred=y_pred)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        self.hits.update_state(y, y_pred)
+        return {"loss": loss, "rate": 0.25, "share": self.hits.result()}
+
+
 @case()
-def train_step_on_labels_only(setup: Setup) -> dict[str, Any]:
+def raw_logs(setup: Setup) -> dict[str, Any]:
+    with setup.scope():
+        model = compiled(RawLogs(), metrics=None)
+    return report(model, model.fit(batches(53, 10), epochs=2, verbose=0))
+
+
+class LossInFunction(Subclassed):
+    """Computes its loss in a function of its own, and its step is one as well."""
+
+    @tf.function
+    def loss_of(self, x: Any, y: Any) -> Any:
+        return self.compute_loss(y=y, y_pred=self(x, training=True))
+
+    @tf.function
+    def train_step(self, data: Any) -> Any:
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.loss_of(x, y)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        if loss > 1000.0:  # AutoGraph's
+            loss = loss * 2.0
+        return {"value": loss}
+
+
+@case()
+def functions_inside_the_step(setup: Setup) -> dict[str, Any]:
+    with setup.scope():
+        model = LossInFunction()
+        model(features(2))
+        compiled(model, metrics=None)
+    return report(model, model.fit(batches(53, 10), epochs=2, verbose=0))
+
+
+class WithoutCall(keras.Model):
+    """Two parts and a train step, as generative models have it; there is nothing to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+        self.decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6)])
+        self.total = keras.metrics.Mean(name="total_loss")
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.total]
+
+    def train_step(self, x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(keras.ops.square(x - self.decoder(self.encoder(x))))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self.total.update_state(loss)
+        return {"loss": self.total.result()}
+
+
+@case()
+def model_without_call(setup: Setup) -> dict[str, Any]:
+    with setup.scope():
+        model = WithoutCall()
+        model.compile(optimizer=keras.optimizers.Adam(0.02))
+    data = tf.data.Dataset.from_tensor_slices(features(53)).batch(10)
+    return report(model, model.fit(data, epochs=2, verbose=0))
+
+
+@case()
+def predict_any_number_of_rows(setup: Setup) -> dict[str, Any]:
     """Predictions of an uneven number of rows come back once each and in order."""
     model = setup.classifier()
     return {
