@@ -20,12 +20,15 @@ def test_mixed_up_use(setup: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("fact", ["weights", "optimizer", "number of batches", "model", "input", "batch size"])
+@pytest.mark.parametrize(
+    "fact",
+    ["weights", "weights a callback loaded", "call", "optimizer", "number of batches", "model", "input", "batch size"],
+)
 def test_workers_that_differ(fact: str, tmp_path: Path) -> None:
     run_python(["-m", f"{PROGRAMS}.disagreement", fact], workers=2, logs=tmp_path, timeout_seconds=120)
     for rank in range(2):
         text = (tmp_path / f"{rank}.log").read_text()
-        assert f"REFUSED Workers do not agree on the {fact} at fit" in text
+        assert f"REFUSED Workers do not agree on the {fact.removesuffix(' a callback loaded')} at" in text
         assert "worker 0 has" in text
         assert "worker 1 has" in text
 

@@ -12,6 +12,13 @@ from tests.helpers.setups import Setup, compiled, features, labels
 from tfdist.errors import WorkersDisagreeError
 
 
+class LoadsOtherWeights(keras.callbacks.Callback):
+    """Restores what only this worker's disk has."""
+
+    def on_train_begin(self, logs: object = None) -> None:
+        self.model.set_weights([weight + 1 for weight in self.model.get_weights()])
+
+
 def main(what: str) -> None:
     """Differ in `what`; print the error, or train."""
     strategy = tfdist.MultiWorkerMirroredStrategy(peer_timeout_seconds=20 if what == "layers" else 900)
@@ -37,8 +44,11 @@ def main(what: str) -> None:
     if what == "input" and other:
         width = 5
     batch_size = 9 if what == "batch size" and other else 10
+    callbacks = [LoadsOtherWeights()] if what == "weights a callback loaded" and other else []
     try:
-        model.fit(features(rows)[:, :width], labels(rows), batch_size=batch_size, verbose=0)
+        if what == "call" and other:
+            model.predict(features(rows), verbose=0)
+        model.fit(features(rows)[:, :width], labels(rows), batch_size=batch_size, verbose=0, callbacks=callbacks)
     except WorkersDisagreeError as error:
         print("REFUSED", error)
 
