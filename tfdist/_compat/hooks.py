@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -55,6 +56,25 @@ class Step(Protocol):
         """A loss by row, whose gradient sums over all replicas' rows."""
 
 
+@dataclass(frozen=True)
+class DataSummary:
+    """What is known of the input before the first step; None for what is not.
+
+    Args:
+        batch_size: rows of a global batch.
+        num_rows: rows of an epoch.
+        num_batches: global batches of an epoch.
+        element_spec: types and shapes, as text that workers can compare.
+        training: whether it is what `fit` trains on.
+    """
+
+    batch_size: int | None
+    num_rows: int | None
+    num_batches: int | None
+    element_spec: str
+    training: bool
+
+
 class KerasHooks:
     """What a tfdist strategy does in place of Keras; strategies inherit from it."""
 
@@ -85,16 +105,6 @@ class KerasHooks:
 
     def wait_for_chief(self, path: str) -> None:
         """Called on the others in place of writing: returns when the file is there."""
-
-
-class DataSummary(Protocol):
-    """What is known of the input before the first step."""
-
-    batch_size: int | None
-    num_rows: int | None
-    num_batches: int | None
-    element_spec: str
-    training: bool
 
 
 _local = threading.local()

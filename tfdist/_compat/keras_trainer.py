@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -38,17 +37,6 @@ _upstream = {
         "_maybe_symbolic_build",
     )
 }
-
-
-@dataclass
-class InputSummary:
-    """What is known of the input before the first step; see `hooks.DataSummary`."""
-
-    batch_size: int | None
-    num_rows: int | None
-    num_batches: int | None
-    element_spec: str
-    training: bool
 
 
 def install() -> None:
@@ -217,11 +205,11 @@ def _symbolic(value: Any) -> Any:
     return keras.KerasTensor(tuple(value.shape), keras.backend.standardize_dtype(value.dtype))
 
 
-def summarize(iterator: Any, training: bool) -> InputSummary:
+def summarize(iterator: Any, training: bool) -> hooks.DataSummary:
     """What Keras' epoch iterator knows of its data."""
     adapter = iterator.data_adapter
     is_array = isinstance(adapter, ArrayDataAdapter)
-    return InputSummary(
+    return hooks.DataSummary(
         batch_size=adapter.batch_size if is_array else None,
         num_rows=adapter._num_samples if is_array else None,
         num_batches=iterator.num_batches,
