@@ -188,6 +188,15 @@ def _one_replica(spec: Any) -> Any:
     return getattr(spec, "_value_specs", (spec,))[0]
 
 
+def _describe(spec: Any) -> str:
+    """Type and shape of a row; how many rows a replica has may differ."""
+    spec = _one_replica(spec)
+    shape = getattr(spec, "shape", None)
+    if shape is None or shape.rank is None:
+        return str(spec)
+    return f"{type(spec).__name__.removesuffix('Spec')} of {spec.dtype.name}, row shape {shape[1:]}"
+
+
 def _is_enough(spec: Any) -> bool:
     if isinstance(spec, tf.OptionalSpec):
         return True
@@ -213,7 +222,7 @@ def summarize(iterator: Any, training: bool) -> hooks.DataSummary:
         batch_size=adapter.batch_size if is_array else None,
         num_rows=adapter._num_samples if is_array else None,
         num_batches=iterator.num_batches,
-        element_spec=str(iterator._distributed_dataset.element_spec),
+        element_spec=str(tf.nest.map_structure(_describe, iterator._distributed_dataset.element_spec)),
         training=training,
     )
 

@@ -103,7 +103,18 @@ def model_facts(model: Any) -> dict[str, str]:
 
 def _config_of(optimizer: Any) -> str:
     config = {key: value for key, value in optimizer.get_config().items() if key != "name"}
-    return f"{type(optimizer).__name__} {json.dumps(config, sort_keys=True, default=str)}"
+    return f"{type(optimizer).__name__} {json.dumps(_plain(config), sort_keys=True)}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, words and their nestings; functions and objects are written differently in every process."""
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__lambda__":
+            return "a function"
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
 
 
 def weight_facts(model: Any) -> dict[str, str]:
