@@ -17,6 +17,20 @@ def test_the_replaced_function_has_the_same_parameters():
     canary.same_parameters(shim._compute_moments_sync, shim.compute_moments_sync)
 
 
+def test_the_layers_moments_have_the_same_parameters():
+    canary.find("keras:layers.BatchNormalization._moments")
+    shim = canary.module()
+    canary.same_parameters(shim._moments, shim.moments)
+
+
+def test_masked_layers_ask_for_the_replaced_moments(monkeypatch):
+    moments = Recorder((tf.zeros([1]), tf.ones([1])))
+    monkeypatch.setattr(keras.layers.BatchNormalization, "_moments", moments)
+    layer = keras.layers.BatchNormalization(synchronized=True)
+    layer(tf.ones([2, 3, 1]), training=True, mask=tf.ones([2, 3], tf.bool))
+    canary.check(moments.was_called, "BatchNormalization doesn't call _moments() for masked inputs")
+
+
 def test_synchronized_layers_call_the_replaced_function(monkeypatch):
     canary.find(MOMENTS)
     moments = Recorder((tf.zeros([1]), tf.ones([1])))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import json
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -33,8 +32,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     Args:
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
-        peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate` or save; workers
-            may prepare data for minutes before they do.
+        peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
+            save; workers may prepare data for minutes before they do.
 
     Raises:
         ClusterError: the cluster's description is wrong.
@@ -145,11 +144,10 @@ def as_resolver(
     """The TensorFlow resolver of a cluster."""
     if not isinstance(cluster, Cluster):
         return cluster
-    config = json.loads(cluster.to_tf_config())
     if cluster.is_local:
         return tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec({}))
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(config["cluster"]),
+        tf.train.ClusterSpec({job: list(addresses) for job, addresses in cluster.jobs.items()}),
         task_type=cluster.task.type,
         task_id=cluster.task.index,
         rpc_layer=cluster.rpc_layer,
