@@ -13,12 +13,14 @@ __version__ = "0.1.0"
 _STRATEGIES = {
     "MirroredStrategy": "tfdist.strategies.mirrored",
     "MultiWorkerMirroredStrategy": "tfdist.strategies.multi_worker_mirrored",
+    "OneDeviceStrategy": "tfdist.strategies.one_device",
 }
 _MODULES = ("cluster", "data", "gradients", "launch")
 
 __all__ = [
     "MirroredStrategy",
     "MultiWorkerMirroredStrategy",
+    "OneDeviceStrategy",
     "cluster",
     "data",
     "gradients",

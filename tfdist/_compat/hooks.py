@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -75,6 +76,29 @@ class DataSummary:
     training: bool
 
 
+class GradientHandler(Protocol):
+    """What the outermost optimizer's `apply` asks in replica context."""
+
+    def apply_gradients(
+        self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
+    ) -> None:
+        """Call `update`, upstream's `apply`, with global gradients; now or in a later step."""
+
+
+class Accumulation(Protocol):
+    """Gradient accumulation of one optimizer, as `fit` needs to know it."""
+
+    def refresh(self) -> None:
+        """Take over what the user has changed since the last `fit`."""
+
+    @property
+    def skip_counts(self) -> dict[str, int]:
+        """How often each skip rule left out an update, as it is to be called in the logs."""
+
+    def end_epoch(self) -> None:
+        """Take care of micro-batches that wait for an optimizer step."""
+
+
 class KerasHooks:
     """What a tfdist strategy does in place of Keras; strategies inherit from it."""
 
@@ -91,8 +115,17 @@ class KerasHooks:
     def check_before_predict(self, model: Any) -> None:
         """Refuse mixed-up use before a `predict`."""
 
-    def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
-        """Global gradients from this replica's, before clipping and before the finite check."""
+    def prepare_optimizer(self, optimizer: Any) -> None:
+        """Called when a model is compiled with the optimizer."""
+
+    def fit_callbacks(self) -> list[Any]:
+        """Callbacks of tfdist's own for a `fit`, called before the user's."""
+        return []
+
+    def apply_gradients(
+        self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
+    ) -> None:
+        """Global gradients from this replica's, before clipping and before the finite check, for `update`."""
         raise NotImplementedError
 
     @property
@@ -109,15 +142,31 @@ class KerasHooks:
 
 _local = threading.local()
 
+#: Models in `fit`, the innermost last; replicas are threads, so this is no thread's own.
+_fitting: list[Any] = []
+
 
 def begin_fit(model: Any) -> None:
     """Note that a `fit` of the model begins."""
+    _fitting.append(model)
     model.__dict__["_tfdist_fit"] = {"input", "step"}
 
 
 def end_fit(model: Any) -> None:
     """Note that the `fit` is over."""
+    _fitting.remove(model)
     model.__dict__.pop("_tfdist_fit", None)
+
+
+def note_accumulation(accumulation: Accumulation) -> None:
+    """Remember which model's `fit` an accumulation belongs to; called when a train step is traced."""
+    for model in _fitting[-1:]:
+        model.__dict__.setdefault("_tfdist_accumulations", weakref.WeakSet()).add(accumulation)
+
+
+def accumulations_of(model: Any) -> list[Any]:
+    """The accumulations of the optimizers that a model's train step uses, as far as it was traced."""
+    return list(model.__dict__.get("_tfdist_accumulations", ()))
 
 
 def is_first_of_fit(model: Any, what: str) -> bool:

@@ -11,10 +11,11 @@ Seen in Keras 3.15.1. Can go when Keras reduces first.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -26,9 +27,13 @@ from tfdist._compat import hooks
 #: Optimizers inside another one, which reduces for them.
 _inner: weakref.WeakSet[Any] = weakref.WeakSet()
 
+#: Optimizers whose `_iterations` counts optimizer steps, not micro-batches.
+_counting_updates: weakref.WeakSet[Any] = weakref.WeakSet()
+
 #: Classes that have an `apply` of their own; Keras 3.12 has no MultiOptimizer.
 _MULTI = (keras.optimizers.MultiOptimizer,) if hasattr(keras.optimizers, "MultiOptimizer") else ()
 _apply = {class_: class_.apply for class_ in (BaseOptimizer, keras.optimizers.LossScaleOptimizer, *_MULTI)}
+_build, _iterations = BaseOptimizer.build, BaseOptimizer.iterations
 _all_reduce_sum_gradients = TFOptimizer._all_reduce_sum_gradients
 _overwrite = TFOptimizer._overwrite_model_variables_with_average_value
 
@@ -36,31 +41,124 @@ _overwrite = TFOptimizer._overwrite_model_variables_with_average_value
 def install() -> None:
     """Replace the methods on Keras' classes."""
     for class_, apply in _apply.items():
-        class_.apply = _reducing(apply)
+        class_.apply = _before(apply)
+    BaseOptimizer.build = build
+    BaseOptimizer.iterations = property(iterations)
     TFOptimizer._all_reduce_sum_gradients = all_reduce_sum_gradients
     TFOptimizer._overwrite_model_variables_with_average_value = overwrite_with_average
 
 
-def _reducing(apply: Callable[..., Any]) -> Callable[..., Any]:
+def _before(apply: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(apply)
-    def reduce_and_apply(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
-        strategy = _strategy_to_reduce(self)
-        if strategy is None:
+    def apply_global(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
+        handler = _handler(self)
+        is_unknown = trainable_variables is None and not self.built  # upstream says what is wrong
+        if handler is None or is_unknown or len(grads) == 0:
             return apply(self, grads, trainable_variables)
-        if trainable_variables is not None:
-            trainable_variables = list(trainable_variables)
-        return apply(self, strategy.reduce_gradients(list(grads)), trainable_variables)
+        variables = trainable_variables_of(self) if trainable_variables is None else list(trainable_variables)
+        return handler.apply_gradients(self, list(grads), variables, functools.partial(_update, apply, self))
 
-    return reduce_and_apply
+    return apply_global
 
 
-def _strategy_to_reduce(optimizer: Any) -> Any | None:
-    """The tfdist strategy whose replicas call `apply` on an outermost optimizer, else None."""
-    strategy = hooks.active_strategy()
-    if strategy is None or tf.distribute.in_cross_replica_context():
+def _update(apply: Callable[..., Any], optimizer: Any, gradients: list[Any], variables: list[Any]) -> None:
+    with without_accumulation(optimizer):
+        apply(optimizer, gradients, variables)
+
+
+def _handler(optimizer: Any) -> hooks.GradientHandler | None:
+    """What takes an outermost optimizer's gradients in replica context, None for upstream's `apply`."""
+    if tf.distribute.in_cross_replica_context():
         return None
+    if is_inside(optimizer):
+        return None
+    return accumulation_of(optimizer) or hooks.active_strategy()
+
+
+def is_inside(optimizer: Any) -> bool:
+    """Whether an optimizer belongs to another one that has been seen, which takes care of its gradients."""
     _inner.update(parts_of(optimizer))
-    return None if optimizer in _inner or gradient_accumulation_steps(optimizer) else strategy
+    return optimizer in _inner
+
+
+def accumulation_of(optimizer: Any) -> Any | None:
+    """The gradient accumulation that was attached to an optimizer, or None."""
+    return getattr(optimizer, "_tfdist_accumulation", None)
+
+
+def attach_accumulation(optimizer: Any, accumulation: Any) -> None:
+    """Let `accumulation` take the optimizer's gradients, and Keras save its state with the optimizer's."""
+    object.__setattr__(optimizer, "_tfdist_accumulation", accumulation)
+    object.__setattr__(optimizer, "_tfdist_accumulators", accumulation.state)
+    _counting_updates.update((optimizer, *parts_of(optimizer)))
+
+
+@contextlib.contextmanager
+def without_accumulation(optimizer: Any) -> Iterator[None]:
+    """Keras' own accumulation, switched off while tfdist builds or updates in its place."""
+    kept = [(one, one.gradient_accumulation_steps) for one in (optimizer, *parts_of(optimizer))]
+    try:
+        for one, _ in kept:
+            object.__setattr__(one, "gradient_accumulation_steps", None)
+        yield
+    finally:
+        for one, steps in kept:
+            object.__setattr__(one, "gradient_accumulation_steps", steps)
+
+
+def build(self: Any, variables: Any) -> Any:
+    """Upstream's, without the accumulators that nothing would use."""
+    if hooks.hooks_of(strategy_of(self)) is None and self not in _counting_updates:
+        return _build(self, variables)
+    _counting_updates.add(self)
+    with without_accumulation(self):
+        return _build(self, variables)
+
+
+def iterations(self: Any) -> Any:
+    """Optimizer steps: upstream counts micro-batches in the variable and divides, tfdist counts optimizer steps."""
+    return self._iterations if self in _counting_updates else _iterations.fget(self)
+
+
+def counts_updates(optimizer: Any) -> bool:
+    """Whether an optimizer's `_iterations` counts optimizer steps although it has `gradient_accumulation_steps`."""
+    return optimizer in _counting_updates
+
+
+def build_if_needed(optimizer: Any, variables: list[Any]) -> None:
+    """What `apply` does before its first step."""
+    if not optimizer.built:
+        with keras.name_scope(optimizer.name, caller=optimizer):
+            optimizer.build(variables)
+
+
+def variable_index(optimizer: Any, variable: Any) -> int:
+    """A variable's place among those that the optimizer was built with.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    optimizer._check_variables_are_known([variable])
+    return int(optimizer._get_variable_index(variable))
+
+
+def trainable_variables_of(optimizer: Any) -> list[Any]:
+    """The variables that a built optimizer was built with."""
+    return list(optimizer._trainable_variables)
+
+
+class LossScale(NamedTuple):
+    """What gradients are multiplied with: None for 1, and whether the optimizer adapts it to them."""
+
+    value: Any
+    is_dynamic: bool
+
+
+def loss_scale_of(optimizer: Any) -> LossScale:
+    """The scale in the gradients that an outermost optimizer is given."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return LossScale(tf.convert_to_tensor(optimizer.dynamic_scale), True)
+    return LossScale(optimizer.loss_scale_factor, False)
 
 
 def parts_of(optimizer: Any) -> list[Any]:
@@ -74,7 +172,7 @@ def parts_of(optimizer: Any) -> list[Any]:
 
 def all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
     """Pass on what `apply` has reduced."""
-    if hooks.active_strategy() is None or gradient_accumulation_steps(self):
+    if hooks.active_strategy() is None:
         return _all_reduce_sum_gradients(self, grads_and_vars)
     return grads_and_vars
 
@@ -95,9 +193,16 @@ def strategy_of(optimizer: Any) -> Any:
 
 
 def gradient_accumulation_steps(optimizer: Any) -> int | None:
-    """The optimizer's own setting, or that of the first inside it that has one.
+    """Keras' own setting on the optimizer, or on those inside it.
 
-    Keras' own accumulation adds up a replica's gradients and reduces them when it updates.
+    Raises:
+        ValueError: optimizers that make one step together have different settings.
     """
-    steps = (one.gradient_accumulation_steps for one in (optimizer, *parts_of(optimizer)))
-    return next((count for count in steps if count), None)
+    leaves = [one for one in (optimizer, *parts_of(optimizer)) if not parts_of(one)]
+    settings = {one.name: one.gradient_accumulation_steps for one in leaves}
+    if len(set(settings.values())) > 1:
+        raise ValueError(
+            "Optimizers that update together accumulate together. Expected: the same gradient_accumulation_steps on "
+            f"all. Received: {settings}. Give them the same number, or set it on the strategy instead."
+        )
+    return next(iter(settings.values()))

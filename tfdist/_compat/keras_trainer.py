@@ -10,6 +10,7 @@ strategy's own functions. Seen in Keras 3.15.1. Can go when Keras has a hook for
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDat
 from keras.src.trainers.trainer import Trainer
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist.log import logger
 
 _compile = Trainer.compile
@@ -37,6 +39,7 @@ _upstream = {
         "_maybe_symbolic_build",
     )
 }
+_fit_signature = inspect.signature(_upstream["fit"])
 
 
 def install() -> None:
@@ -52,13 +55,16 @@ def install() -> None:
 
 
 @functools.wraps(_compile)
-def compile_in_scope(self: Any, *args: Any, **kwargs: Any) -> Any:
+def compile_in_scope(self: Any, *args: Any, **kwargs: Any) -> None:
     """Upstream's; optimizers and metrics given by name are made in the model's scope, wherever it is called."""
     strategy = hooks.model_strategy(self)
     if strategy is None:
-        return _compile(self, *args, **kwargs)
+        _compile(self, *args, **kwargs)
+        return
     with strategy.scope():
-        return _compile(self, *args, **kwargs)
+        _compile(self, *args, **kwargs)
+        if self.optimizer is not None:
+            strategy.prepare_optimizer(self.optimizer)
 
 
 @functools.wraps(_upstream["fit"])
@@ -71,13 +77,31 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
             f"Expected: a model made under `with strategy.scope():` of this {type(current).__name__}. "
             f"Received: a model made under {_strategy_name(self)}. Build and compile the model in the scope."
         )
-    if own is None:
+    participant = own or accumulation_of(getattr(self, "optimizer", None))
+    if participant is None:
         return _upstream["fit"](self, *args, **kwargs)
+    arguments = _fit_signature.bind(self, *args, **kwargs)
+    arguments.arguments["callbacks"] = _with_callbacks(self, participant, arguments.arguments.get("callbacks"))
     hooks.begin_fit(self)
     try:
-        return _upstream["fit"](self, *args, **kwargs)
+        for accumulation in hooks.accumulations_of(self):
+            accumulation.refresh()
+        return _upstream["fit"](*arguments.args, **arguments.kwargs)
     finally:
         hooks.end_fit(self)
+
+
+def _with_callbacks(model: Any, participant: Any, callbacks: Any) -> Any:
+    """The user's callbacks after tfdist's own."""
+    ours = participant.fit_callbacks()
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [*ours, callbacks] if callbacks else ours
+    present = {type(callback) for callback in callbacks.callbacks}
+    for callback in reversed([one for one in ours if type(one) not in present]):
+        callback.set_model(model)
+        callback.set_params(callbacks.params)
+        callbacks.callbacks.insert(0, callback)
+    return callbacks
 
 
 @functools.wraps(_upstream["predict"])
@@ -102,12 +126,24 @@ def _make_function(kind: str) -> Callable[..., Any]:
     def make_function(self: Any, force: bool = False) -> Any:
         strategy = hooks.model_strategy(self)
         if strategy is None:
+            accumulation = accumulation_of(getattr(self, "optimizer", None))
+            if kind == "train" and accumulation is not None:
+                force = _count_rows(self, accumulation) or force
             return upstream(self, force)
-        if getattr(self, attribute) is None or force:
+        made = getattr(self, attribute)
+        if made is None or force or not getattr(made, "is_current", True):
             setattr(self, attribute, strategy.keras_function(self, kind))
         return getattr(self, attribute)
 
     return make_function
+
+
+def _count_rows(model: Any, accumulation: Any) -> bool:
+    """Let the accumulation see each micro-batch of a model without a tfdist strategy; True the first time."""
+    if "train_step" in model.__dict__:
+        return False
+    model.__dict__["train_step"] = accumulation.counting_rows(model.train_step)
+    return True
 
 
 @functools.wraps(_upstream["predict_on_batch"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -23,23 +24,31 @@ def all_reduce_gradients(gradients: list[Any], *, share: tf.Tensor | None = None
     present = [g for g in gradients if g is not None]
     if not present:
         return gradients
-    if share is not None:
-        present = [_weighted(g, share) for g in present]
-    reduced = iter(sum_over_replicas(present))
+    reduced = iter(sum_over_replicas([weighted(g, share) for g in present]))
     return [None if g is None else next(reduced) for g in gradients]
 
 
 def average_over_replicas(values: list[tf.Tensor], *, share: tf.Tensor) -> list[tf.Tensor]:
     """The share-weighted mean of each value over all replicas, in one all-reduce; call it in replica context."""
-    return sum_over_replicas([_weighted(v, share) for v in values])
+    return sum_over_replicas([weighted(v, share) for v in values])
 
 
-def _weighted(gradient: Any, share: tf.Tensor) -> Any:
-    # multiply_no_nan: a mean over no rows is NaN, and must not spread from a replica that had none.
+def weighted(gradient: Any, weight: tf.Tensor | None) -> Any:
+    """A gradient times a scalar, sparse ones by their rows; None for 1. Weight 0 gives 0 whatever the gradient is."""
+    # A mean over no rows is NaN, and must not spread from a replica that had none.
+    return gradient if weight is None else _scaled(tf.math.multiply_no_nan, gradient, weight)
+
+
+def divided(gradient: Any, divisor: tf.Tensor) -> Any:
+    """A gradient over a scalar, 0 where that is 0; sparse ones by their rows."""
+    return _scaled(tf.math.divide_no_nan, gradient, divisor)
+
+
+def _scaled(operation: Callable[[Any, Any], Any], gradient: Any, scalar: tf.Tensor) -> Any:
     if isinstance(gradient, tf.IndexedSlices):
-        values = tf.math.multiply_no_nan(gradient.values, tf.cast(share, gradient.values.dtype))
+        values = operation(gradient.values, tf.cast(scalar, gradient.values.dtype))
         return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.math.multiply_no_nan(gradient, tf.cast(share, gradient.dtype))
+    return operation(gradient, tf.cast(scalar, gradient.dtype))
 
 
 def sum_over_replicas(values: list[Any]) -> list[Any]:
@@ -49,6 +58,8 @@ def sum_over_replicas(values: list[Any]) -> list[Any]:
         values: tensors and IndexedSlices, of equal shapes on every replica; IndexedSlices may have any number of rows.
     """
     context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return values
     sums: list[Any] = [None] * len(values)
     for dtype in sorted({value.dtype.name for value in values}):
         places = [place for place, value in enumerate(values) if value.dtype.name == dtype]

@@ -8,6 +8,9 @@ so a gradient is exact when each replica's gradient is weighted with its row sha
 summed, whatever the n_r are, zero included. A loss that was divided by something else, d_r (unmasked tokens, a sum of
 sample weights), needs (d_r / d) in place of (n_r / n).
 
+Gradients of several micro-batches k are weighted likewise, with n_rk, or with what their losses were divided by; see
+`micro_batch_weight`.
+
 Two kinds of steps:
     in Keras' own steps user code is written for one device: losses are the replica's own means and the row share is
         applied to the gradients, once, in the optimizer (`gradient_share`);
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tfdist._compat import hooks
@@ -40,17 +44,19 @@ class ReplicaStep(hooks.Step):
         self.results: list[tuple[Any, Any]] = []
         self._graph = _current_graph()
         self._replicas = context.num_replicas_in_sync
-        self._rows = None if rows is None else tf.cast(rows, tf.float32)
+        self._rows = None if rows is None else tf.cast(rows, weight_dtype())
         self._total_rows: tf.Tensor | None = None
+        #: For each mean over replicas that was asked for: its divisor's sum over replicas, None where nobody knows.
+        self._divisors: list[tf.Tensor | None] = []
 
     def has_rows(self) -> tf.Tensor:
         """Whether n_r > 0, a bool scalar; true where no rows are known."""
         return tf.constant(True) if self._rows is None else self._rows > 0
 
     def row_share(self) -> tf.Tensor:
-        """n_r / n, a float32 scalar; 1 / replicas where no rows are known, 0 where the global batch is empty."""
+        """n_r / n, a float scalar; 1 / replicas where no rows are known, 0 where the global batch is empty."""
         if self._rows is None or (self._total_rows is None and not self._can_reduce()):
-            return tf.constant(1.0 / self._replicas)
+            return tf.constant(1.0 / self._replicas, weight_dtype())
         return tf.math.divide_no_nan(self._rows, self.total_rows())
 
     def _can_reduce(self) -> bool:
@@ -58,9 +64,9 @@ class ReplicaStep(hooks.Step):
         return _current_graph() is self._graph
 
     def total_rows(self) -> tf.Tensor:
-        """n, the rows of the global batch, a float32 scalar; the number of replicas where no rows are known."""
+        """n, the rows of the global batch, a float scalar; the number of replicas where no rows are known."""
         if self._rows is None:
-            return tf.constant(float(self._replicas))
+            return tf.constant(float(self._replicas), weight_dtype())
         if self._total_rows is None:
             self._total_rows = _all_reduce_sum(self._rows)
         return self._total_rows
@@ -69,6 +75,32 @@ class ReplicaStep(hooks.Step):
         """What this replica's gradients are weighted with before they are summed; None for nothing."""
         return self.row_share() if self.in_keras else None
 
+    def micro_batch_weight(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """What this replica's gradients are multiplied with when micro-batches are added up, and the sum's divisor.
+
+        With D_k what the loss of micro-batch k was divided by over all replicas, R replicas:
+
+            in Keras' steps         n_rk D_k / n_k, which adds up to D_k over the replicas, and the same
+            in a custom loop        D_k, since its losses have their share already, and D_k / R
+
+        D_k is n_k where there are several losses, and in Keras' steps where the loss gave none; it is 1 in a custom
+        loop that divided its losses by itself, so that micro-batches count alike.
+
+        Returns:
+            Two float scalars; the divisor is to be summed over replicas and micro-batches.
+        """
+        divisor = self._divisors[0] if len(self._divisors) == 1 else None
+        if not self.in_keras:
+            if divisor is None:
+                divisor = self.total_rows() if self._divisors and self._can_reduce() else tf.constant(1.0)
+            return divisor, divisor / self._replicas
+        if self._rows is None:
+            return tf.constant(1.0), tf.constant(1.0)
+        weight = self._rows
+        if divisor is not None:
+            weight = weight * tf.math.divide_no_nan(divisor, self.total_rows())
+        return weight, weight
+
     def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
         """d_r / d in a custom loop; that over the row share in Keras' steps, where the share comes later.
 
@@ -76,16 +108,22 @@ class ReplicaStep(hooks.Step):
         for d_r / d; they are the same unless there are masks, ragged values or sample-weighted means.
         """
         if not self._can_reduce():
+            self._divisors.append(None)
             return self.row_mean_factor()
-        divisor = divisor * tf.cast(self.has_rows(), divisor.dtype)
-        share = tf.math.divide_no_nan(divisor, self._total(divisor))
+        divisor = tf.cast(divisor, weight_dtype()) * tf.cast(self.has_rows(), weight_dtype())
+        total = self._total(divisor)
+        self._divisors.append(total)
+        share = tf.math.divide_no_nan(divisor, total)
         if not self.in_keras:
             return share
         return tf.math.divide_no_nan(share, self.row_share())
 
     def row_mean_factor(self) -> tf.Tensor:
         """The row share in a custom loop, 1 in Keras' steps."""
-        return tf.constant(1.0) if self.in_keras else self.row_share()
+        if self.in_keras:
+            return tf.constant(1.0)
+        self._divisors.append(self.total_rows() if self._can_reduce() else None)
+        return self.row_share()
 
     def sum_factor(self) -> tf.Tensor:
         """1 in a custom loop; in Keras' steps what undoes the row share."""
@@ -132,6 +170,18 @@ class ReplicaStep(hooks.Step):
         return total[0]
 
 
+def current_share() -> tf.Tensor | None:
+    """What this replica's gradients are weighted with before they are summed; None for nothing."""
+    step = hooks.current_step()
+    return step.gradient_share() if isinstance(step, ReplicaStep) else None
+
+
+def current_micro_batch_weight() -> tuple[tf.Tensor | None, Any]:
+    """See `ReplicaStep.micro_batch_weight`; outside of any step micro-batches count alike."""
+    step = hooks.current_step()
+    return step.micro_batch_weight() if isinstance(step, ReplicaStep) else (None, 1.0)
+
+
 def count_rows(data: Any) -> tf.Tensor | None:
     """Rows of a batch: the first dimension of the first leaf that has one, as a scalar; None without such a leaf.
 
@@ -150,7 +200,15 @@ def count_rows(data: Any) -> tf.Tensor | None:
 
 
 def _all_reduce_sum(value: tf.Tensor) -> tf.Tensor:
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def weight_dtype() -> tf.DType:
+    """float64 where models are, else float32, which holds row counts exactly up to 16.7 million."""
+    return tf.float64 if keras.config.floatx() == "float64" else tf.float32
 
 
 def _current_graph() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import gradient_accumulation_steps, parts_of, strategy_of
+from tfdist._compat.keras_optimizers import parts_of, strategy_of
 
 
 def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | None) -> None:
@@ -16,7 +16,8 @@ def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | Non
     """
     refuse_xla(strategy, model)
     _refuse_foreign_optimizer(strategy, model)
-    _refuse_accumulation(strategy, model)
+    if model.optimizer is not None:
+        strategy.options_of(model.optimizer)
     if data is not None and data.training:
         refuse_small("number of rows", data.num_rows, strategy)
         refuse_small("batch_size", data.batch_size, strategy)
@@ -42,17 +43,6 @@ def _refuse_foreign_optimizer(strategy: Any, model: Any) -> None:
                 f"variables are not on the strategy's devices. Received: optimizer={type(optimizer).__name__} "
                 f"{optimizer.name!r}. Make it under `with strategy.scope():`, or pass its name to compile()."
             )
-
-
-def _refuse_accumulation(strategy: Any, model: Any) -> None:
-    if strategy.num_replicas_in_sync == 1 or model.optimizer is None:
-        return
-    steps = gradient_accumulation_steps(model.optimizer)
-    if steps:
-        raise ValueError(
-            "Keras' gradient accumulation does not work on several replicas. Expected: an optimizer without it. "
-            f"Received: gradient_accumulation_steps={steps}. Use a larger global batch, or one device."
-        )
 
 
 def refuse_small(what: str, size: int | None, strategy: Any) -> None:

@@ -41,6 +41,10 @@ class StepFunction:
 
     def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool):
         self._strategy, self._model, self._training = strategy, model, training
+        self._accumulates = training and strategy.accumulates(model.optimizer)
+        self._traced_for = self._trace_options()
+        if self._accumulates:
+            strategy.begin_traces(model.optimizer)
         self._step = python_function(step)
         self._logs = LogSources()
         self._steps = int(model.steps_per_execution)
@@ -49,6 +53,14 @@ class StepFunction:
         self._execution = self._compile(self._execute)
         self._results = self._compile(self._metric_results)
         record_results(model.metrics)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the options it was compiled for are still those of the strategy and the optimizer."""
+        return self._traced_for == self._trace_options()
+
+    def _trace_options(self) -> Any:
+        return self._strategy.options_of(self._model.optimizer).traced if self._training else None
 
     def __call__(self, iterator: Any) -> Logs:
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
@@ -94,7 +106,7 @@ class StepFunction:
         return tf.while_loop(lambda done, _: done < self._steps, body, (tf.constant(1), others))[1]
 
     def _cross_replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
-        outputs = self._strategy.run_keras_step(self._replica_step, data)
+        outputs = self._strategy.run_keras_step(self._replica_step, data, weighs=self._accumulates)
         return tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], outputs)
 
     def _replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
@@ -131,25 +143,32 @@ def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
     def predict(batches: list[Any]) -> Any:
         outputs = []
         for batch in batches:
-            rows = strategy.run_keras_step(replica_step, batch)
+            rows = strategy.run_keras_step(replica_step, batch, weighs=False)
             outputs.append(tf.nest.map_structure(strategy.join_rows, rows))
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
 
     return predict if model.run_eagerly else tf.function(predict, reduce_retracing=True)
 
 
-def keras_replica_step(step: Callable[[Any], Any], replicas: int) -> Callable[[Any], Any]:
+def with_nones(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`step` with missing inputs as None."""
+    return lambda data: step(tf.nest.map_structure(_or_none, data))
+
+
+def keras_replica_step(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`step` in a `ReplicaStep` of its own, with missing inputs as None and never without a row."""
 
     def run(data: Any) -> Any:
-        data = tf.nest.map_structure(lambda leaf: None if isinstance(leaf, tf.experimental.Optional) else leaf, data)
-        if replicas == 1:
-            return step(data)
+        data = tf.nest.map_structure(_or_none, data)
         rows = count_rows(data)
         with hooks.step_scope(ReplicaStep(rows, in_keras=True)):
             return step(data if rows is None else pad_if_empty(data, rows))
 
     return run
+
+
+def _or_none(leaf: Any) -> Any:
+    return None if isinstance(leaf, tf.experimental.Optional) else leaf
 
 
 def average_assigned(model: Any, step: hooks.Step) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 
@@ -14,6 +15,8 @@ class MirroredStrategy(SynchronousStrategy, tf.distribute.MirroredStrategy):
 
     Args:
         devices: device names such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
+        gradient_accumulation_steps: global batches (micro-batches) to an optimizer step, a function of optimizer steps
+            that gives them, or `tfdist.gradients.AccumulationOptions`.
 
     Example:
 
@@ -24,5 +27,13 @@ class MirroredStrategy(SynchronousStrategy, tf.distribute.MirroredStrategy):
         model.fit(dataset, epochs=10)
     """
 
-    def __init__(self, devices: Sequence[str] | None = None) -> None:
-        super().__init__(devices=list(devices) if devices is not None else None)
+    def __init__(
+        self,
+        devices: Sequence[str] | None = None,
+        *,
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+    ) -> None:
+        super().__init__(
+            devices=list(devices) if devices is not None else None,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+        )

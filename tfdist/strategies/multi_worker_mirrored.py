@@ -15,6 +15,7 @@ from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.cluster import Cluster, resolve
 from tfdist.errors import WorkersDisagreeError
+from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
 from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for, weight_facts
 from tfdist.strategies.synchronous import SynchronousStrategy
@@ -31,6 +32,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     Args:
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
+        gradient_accumulation_steps: global batches (micro-batches) to an optimizer step, a function of optimizer steps
+            that gives them, or `tfdist.gradients.AccumulationOptions`.
         communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
@@ -52,12 +55,17 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self,
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
     ) -> None:
         resolver = as_resolver(resolve() if cluster is None else cluster)
         try:
-            super().__init__(cluster_resolver=resolver, communication_options=communication_options)
+            super().__init__(
+                cluster_resolver=resolver,
+                communication_options=communication_options,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+            )
         except RuntimeError as error:
             if "program startup" not in str(error):
                 raise

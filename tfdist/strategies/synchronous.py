@@ -17,10 +17,11 @@ from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.rows import replica_slices, shard_policy, slice_rows
-from tfdist.gradients import ReplicaStep, all_reduce_gradients, count_rows
+from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
 from tfdist.log import logger
+from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
-from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function
+from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
 
 if TYPE_CHECKING:
     # A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
@@ -31,10 +32,11 @@ else:
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 
-class SynchronousStrategy(hooks.KerasHooks, _Strategy):
+class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
     """Mixin in front of a tf.distribute strategy whose replicas train in step."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, gradient_accumulation_steps: Steps | AccumulationOptions = 1, **kwargs: Any) -> None:
+        self._init_accumulation(gradient_accumulation_steps)
         _compat.install()
         super().__init__(*args, **kwargs)
         tf_compat.use_runtime_instance_keys(self)
@@ -56,7 +58,7 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
 
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
-        if self.num_replicas_in_sync == 1:
+        if self.num_replicas_in_sync == 1 and not self.accumulates(None):
             return super().run(fn, args=args, kwargs=kwargs, options=options)
         convert = tf_compat.caller_autograph()
 
@@ -67,9 +69,15 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
 
         return super().run(in_step, args=args, kwargs=kwargs, options=options)
 
-    def run_keras_step(self, step: Callable[[Any], Any], data: Any) -> Any:
-        """Run one of Keras' steps in every replica, on that replica's part of `data`."""
-        replica_step = keras_replica_step(step, self.num_replicas_in_sync)
+    def run_keras_step(self, step: Callable[[Any], Any], data: Any, *, weighs: bool) -> Any:
+        """Run one of Keras' steps in every replica, on that replica's part of `data`.
+
+        Args:
+            step: a function of a batch.
+            data: a distributed batch.
+            weighs: whether a single replica's rows matter.
+        """
+        replica_step = keras_replica_step(step) if weighs or self.num_replicas_in_sync > 1 else with_nones(step)
         return super().run(tf.autograph.experimental.do_not_convert(replica_step), args=(data,))
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
@@ -138,12 +146,6 @@ class SynchronousStrategy(hooks.KerasHooks, _Strategy):
             ValueError: XLA is asked for, the optimizer was made elsewhere, or the data is too small.
         """
         refuse_mixed_up_use(self, model, data)
-
-    def reduce_gradients(self, gradients: list[Any]) -> list[Any]:
-        """Global gradients, from this replica's, in replica context."""
-        step = hooks.current_step()
-        share = step.gradient_share() if isinstance(step, ReplicaStep) else None
-        return all_reduce_gradients(gradients, share=share)
 
 
 def _as_tensor(value: Any) -> Any:

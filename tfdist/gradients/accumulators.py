@@ -1,0 +1,135 @@
+"""The state of gradient accumulation: sums of gradients and of their weights, and how far the accumulation is.
+
+Keras' files (`.keras`, `.weights.h5`, and so `ModelCheckpoint` and `BackupAndRestore`) hold it beside the optimizer:
+the sums over all replicas, which are loaded into the chief's first replica, so that the job that goes on may have
+another number of replicas. Plain Keras leaves it alone. Between optimizer steps there is nothing to keep.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfdist._compat.keras_optimizers import strategy_of, trainable_variables_of
+from tfdist._compat.keras_saveable_state import SaveableState
+from tfdist.gradients.slots import SLOTS, Slot, assign_first, local_variable, slot_dtype
+from tfdist.gradients.step import weight_dtype
+
+#: A slot's sum over all replicas: a dense array, or rows and their indices.
+Sums = dict[int, list[np.ndarray]]
+
+
+class Accumulators(SaveableState):
+    """All variables of one optimizer's accumulation; made at its first micro-batch, or when a file is loaded.
+
+    Args:
+        optimizer: whose gradients are added up.
+        rules: names of the skip rules.
+        sums: gives the weight and the slots' sums over all replicas; None where they can't be had.
+
+    Attributes:
+        slots: by the index of the optimizer's variable.
+        micro_step: micro-batches since the last optimizer step, an int32 scalar.
+        steps: K, an int32 scalar; read where K is a number.
+        weight: this replica's sum of weights, a float scalar.
+        flushes: times that sums were reduced, an int64 scalar.
+        skipped: times that a rule said so, an int64 scalar for each rule's name.
+    """
+
+    micro_step: tf.Variable
+    steps: tf.Variable
+    weight: tf.Variable
+    flushes: tf.Variable
+    skipped: dict[str, tf.Variable]
+
+    def __init__(
+        self, optimizer: Any, rules: Sequence[str], sums: Callable[[], tuple[np.ndarray, Sums] | None]
+    ) -> None:
+        self._optimizer = weakref.ref(optimizer)
+        self._rules, self._sums = rules, sums
+        self.slots: dict[int, Slot] = {}
+        self.is_made = False
+
+    def make(self, steps: int, strategy: Any, slots: dict[int, tuple[str, tf.TensorShape, Any]]) -> None:
+        """Make the counters, and the slots that are not there; in cross-replica context.
+
+        Args:
+            steps: K to begin with.
+            strategy: whose replicas accumulate.
+            slots: kind, shape and dtype by index of the variable.
+        """
+        with tf.init_scope(), strategy.scope():
+            if not self.is_made:
+                self._make_counters(steps)
+            for index, (kind, shape, dtype) in slots.items():
+                if index not in self.slots:
+                    self.slots[index] = SLOTS[kind](shape, dtype)
+
+    def _make_counters(self, steps: int) -> None:
+        def counter(value: int, dtype: tf.DType, name: str) -> tf.Variable:
+            aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+            return tf.Variable(value, trainable=False, dtype=dtype, aggregation=aggregation, name=name)
+
+        self.micro_step = counter(0, tf.int32, "micro_step")
+        self.steps = counter(steps, tf.int32, "gradient_accumulation_steps")
+        self.flushes = counter(0, tf.int64, "flushes")
+        self.skipped = {name: counter(0, tf.int64, f"skipped_{name}") for name in self._rules}
+        self.weight = local_variable(tf.zeros([], weight_dtype()), "accumulated_weight")
+        self.is_made = True
+
+    def clear(self) -> None:
+        """Forget what was added up, in a replica."""
+        self.weight.assign(tf.zeros_like(self.weight))
+        for slot in self.slots.values():
+            slot.clear()
+
+    def is_empty(self) -> bool:
+        """Whether no micro-batch waits for its optimizer step; eagerly."""
+        return not self.is_made or int(self.micro_step.numpy()) == 0
+
+    # What Keras asks for when it saves and loads.
+
+    def save_own_variables(self, store: Any) -> None:
+        """Keep what was added up over all replicas; nothing between optimizer steps."""
+        kept = None if self.is_empty() else self._sums()
+        if kept is None:
+            return
+        weight, sums = kept
+        store["micro_step"], store["weight"] = np.asarray(int(self.micro_step.numpy())), weight
+        for index, arrays in sums.items():
+            for part, array in enumerate(arrays):
+                store[f"{index}_{self.slots[index].kind}_{part}"] = array
+
+    def load_own_variables(self, store: Any) -> None:
+        """Go on from what a file holds; from nothing if it was saved between optimizer steps, or by plain Keras."""
+        optimizer = self._optimizer()
+        strategy = strategy_of(optimizer)
+        arrays = {name: np.asarray(store[name]) for name in list(store.keys())}
+        if not arrays and not self.is_made:
+            return
+        sums = _sums_of(arrays)
+        variables = trainable_variables_of(optimizer)
+        wanted = {
+            index: (kind, variables[index].shape, slot_dtype(parts[0].dtype, None))
+            for index, (kind, parts) in sums.items()
+        }
+        self.make(1, strategy, wanted)
+        here = getattr(strategy, "is_chief", True)
+        with strategy.scope():
+            self.micro_step.assign(int(arrays.get("micro_step", 0)))
+            assign_first(self.weight, tf.constant(arrays.get("weight", 0.0), self.weight.dtype), strategy, here=here)
+        for index, (_, parts) in sums.items():
+            self.slots[index].restore(parts, strategy, here=here)
+
+
+def _sums_of(arrays: dict[str, np.ndarray]) -> dict[int, tuple[str, list[np.ndarray]]]:
+    sums: dict[int, tuple[str, list[np.ndarray]]] = {}
+    for name in sorted(arrays):
+        if name not in ("micro_step", "weight"):
+            index, kind, _ = name.split("_")
+            sums.setdefault(int(index), (kind, []))[1].append(arrays[name])
+    return sums

@@ -1,0 +1,138 @@
+"""Where one variable's gradients are added up; every replica has its own, and nothing is sent until they are read.
+
+The variables are ON_READ: assigning and reading in a replica touch that replica's copy alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+_LOCAL = {
+    "trainable": False,
+    "synchronization": tf.VariableSynchronization.ON_READ,
+    "aggregation": tf.VariableAggregation.SUM,
+}
+
+
+class Slot(Protocol):
+    """The sum of one variable's weighted gradients."""
+
+    #: "dense" or "sparse"; says in files which class it is.
+    kind: str
+    dtype: tf.DType
+
+    def add(self, gradient: Any) -> None:
+        """Add a weighted gradient of the slot's dtype, in a replica."""
+
+    def read(self) -> Any:
+        """The replica's sum, a tensor or IndexedSlices."""
+
+    def clear(self) -> None:
+        """Set the replica's sum to zero."""
+
+    def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
+        """Put a sum over all replicas into this process' first replica if it is `here`, zeros elsewhere; eagerly."""
+
+
+def local_variable(initial: tf.Tensor, name: str, **options: Any) -> tf.Variable:
+    """A variable of which each replica has a copy of its own; to be called in the strategy's scope."""
+    return tf.Variable(initial, name=name, **_LOCAL, **options)
+
+
+def assign_first(variable: tf.Variable, value: tf.Tensor, strategy: Any, *, here: bool) -> None:
+    """Assign the first local replica's copy, if it is `here`, and zeros to all others; eagerly."""
+    for index, copy in enumerate(strategy.experimental_local_results(variable)):
+        copy.assign(value if here and index == 0 else tf.zeros_like(value))
+
+
+class DenseSlot:
+    """A sum in the shape of the variable."""
+
+    kind = "dense"
+
+    def __init__(self, shape: tf.TensorShape, dtype: tf.DType) -> None:
+        self.dtype = dtype
+        self._sum = local_variable(tf.zeros(shape, dtype), "gradient_accumulator")
+
+    def add(self, gradient: Any) -> None:
+        """Add a weighted gradient; IndexedSlices, which came dense before, are made dense."""
+        if isinstance(gradient, tf.IndexedSlices):
+            rows = tf.shape(self._sum)[0]
+            gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, rows)
+        self._sum.assign_add(gradient)
+
+    def read(self) -> tf.Tensor:
+        """The replica's sum."""
+        return self._sum.read_value()
+
+    def clear(self) -> None:
+        """Set the replica's sum to zero."""
+        self._sum.assign(tf.zeros(self._sum.shape, self.dtype))
+
+    def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
+        """From the sum's array."""
+        assign_first(self._sum, tf.constant(arrays[0], self.dtype), strategy, here=here)
+
+
+class SparseSlot:
+    """The rows of all IndexedSlices that came, one after another.
+
+    Rows with the same index are not merged: Keras' optimizers take a batch's rows as they come (Adam squares each by
+    itself), and one device that sees the whole global batch has them unmerged too.
+    """
+
+    kind = "sparse"
+
+    def __init__(self, shape: tf.TensorShape, dtype: tf.DType) -> None:
+        self.dtype, self._shape = dtype, shape
+        rows = tf.TensorShape([None]).concatenate(shape[1:])
+        self._values = local_variable(tf.zeros([0, *shape[1:]], dtype), "gradient_rows", shape=rows)
+        self._indices = local_variable(tf.zeros([0], tf.int64), "gradient_row_indices", shape=[None])
+
+    def add(self, gradient: Any) -> None:
+        """Keep the rows of weighted IndexedSlices.
+
+        Raises:
+            ValueError: the gradient is dense, which it was not in the first micro-batch.
+        """
+        if not isinstance(gradient, tf.IndexedSlices):
+            raise ValueError(
+                "Expected: a sparse gradient (IndexedSlices), as in the first micro-batch. Received: a dense one, of "
+                f"shape={gradient.shape}. Compile the model anew when the way it uses its variables changes."
+            )
+        self._values.assign(tf.concat([self._values.read_value(), gradient.values], 0))
+        self._indices.assign(tf.concat([self._indices.read_value(), tf.cast(gradient.indices, tf.int64)], 0))
+
+    def read(self) -> tf.IndexedSlices:
+        """The replica's rows."""
+        shape = tf.constant(self._shape.as_list(), tf.int64)
+        return tf.IndexedSlices(self._values.read_value(), self._indices.read_value(), shape)
+
+    def clear(self) -> None:
+        """Forget the replica's rows."""
+        self._values.assign(tf.zeros([0, *self._shape[1:]], self.dtype))
+        self._indices.assign(tf.zeros([0], tf.int64))
+
+    def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
+        """From the arrays of rows and of their indices."""
+        values, indices = arrays
+        for variable, array in ((self._values, values), (self._indices, indices)):
+            for index, copy in enumerate(strategy.experimental_local_results(variable)):
+                copy.assign(array if here and index == 0 else array[:0])
+
+
+SLOTS: dict[str, type[DenseSlot] | type[SparseSlot]] = {"dense": DenseSlot, "sparse": SparseSlot}
+
+
+def kind_of(gradient: Any) -> str:
+    """Which slot a gradient needs."""
+    return "sparse" if isinstance(gradient, tf.IndexedSlices) else "dense"
+
+
+def slot_dtype(variable_dtype: Any, wanted: str | None) -> tf.DType:
+    """The accumulator's dtype; float16, whose range ends at 65,504, could not hold sums over rows."""
+    dtype = tf.as_dtype(wanted or variable_dtype)
+    return tf.float32 if dtype == tf.float16 else dtype

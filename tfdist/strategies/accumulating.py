@@ -1,0 +1,84 @@
+"""Gradient accumulation as a setting of a strategy: every optimizer made in its scope accumulates."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from tfdist._compat.keras_optimizers import accumulation_of, attach_accumulation
+from tfdist.gradients import AccumulationOptions, GradientAccumulation, Steps, all_reduce_gradients
+from tfdist.gradients.doors import combined
+from tfdist.gradients.fit_callbacks import fit_callbacks
+from tfdist.gradients.step import current_share
+
+Update = Callable[[list[Any], list[Any]], None]
+
+
+class AccumulatingStrategy:
+    """Mixin of strategies that take `gradient_accumulation_steps`."""
+
+    _accumulation = AccumulationOptions()
+
+    def _init_accumulation(self, steps: Steps | AccumulationOptions) -> None:
+        self._accumulation = AccumulationOptions.of(steps)
+        self._accumulations: weakref.WeakSet[GradientAccumulation] = weakref.WeakSet()
+
+    @property
+    def gradient_accumulation_steps(self) -> Steps:
+        """Micro-batches to an optimizer step; assign another number, function or `AccumulationOptions` between fits."""
+        return self._accumulation.steps
+
+    @gradient_accumulation_steps.setter
+    def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
+        self._accumulation = AccumulationOptions.of(steps)
+        for accumulation in self._accumulations:
+            accumulation.refresh()
+
+    def options_of(self, optimizer: Any) -> AccumulationOptions:
+        """How an optimizer accumulates here.
+
+        Raises:
+            ValueError: strategy and optimizer ask for different numbers of micro-batches.
+        """
+        accumulation = accumulation_of(optimizer)
+        return combined(self._accumulation, optimizer) if accumulation is None else accumulation.options
+
+    def accumulates(self, optimizer: Any) -> bool:
+        """Whether an optimizer's batches are not all optimizer steps."""
+        if optimizer is None:
+            return not self._accumulation.is_trivial
+        return accumulation_of(optimizer) is not None or not self.options_of(optimizer).is_trivial
+
+    def begin_traces(self, optimizer: Any) -> None:
+        """A train function that accumulates is about to be compiled."""
+        if optimizer is not None:
+            self.prepare_optimizer(optimizer)
+            accumulation_of(optimizer).forget_traces()
+
+    @property
+    def pending_accumulations(self) -> list[GradientAccumulation]:
+        """Those with micro-batches that wait for an optimizer step; the same on every worker."""
+        return [one for one in self._accumulations if one.micro_steps]
+
+    # What Keras asks for, see _compat/hooks.py.
+
+    def prepare_optimizer(self, optimizer: Any) -> None:
+        """Attach the accumulation, so that files can be loaded into it."""
+        if accumulation_of(optimizer) is None and self.accumulates(optimizer):
+            accumulation = GradientAccumulation(optimizer, lambda: combined(self._accumulation, optimizer))
+            self._accumulations.add(accumulation)
+            attach_accumulation(optimizer, accumulation)
+
+    def fit_callbacks(self) -> list[Any]:
+        """What accumulation does around a `fit`."""
+        return fit_callbacks(with_skip_rules=bool(self._accumulation.skip_rules))
+
+    def apply_gradients(self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Update) -> None:
+        """Reduce this replica's gradients and update, or add them up for a later update."""
+        self.prepare_optimizer(optimizer)
+        accumulation = accumulation_of(optimizer)
+        if accumulation is not None:
+            accumulation.apply_gradients(optimizer, gradients, variables, update)
+        else:
+            update(all_reduce_gradients(gradients, share=current_share()), variables)
