@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from tests.helpers.cases import all_cases
-from tests.helpers.setups import Setup
+from tests.helpers.setups import ACCUMULATING, Setup
 from tfdist.cluster import Cluster
 
 #: What an error says that leaves the process unfit for more.
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     output = Path(folder) / f"{rank}.pickle"
     results: dict[str, Any] = {}
     for case in all_cases().values():
-        if chosen and case.name not in chosen:
+        if (chosen and case.name not in chosen) or (name in ACCUMULATING and case.group != "accumulation"):
             continue
         results[case.name] = _run(case, setup)
         output.write_bytes(pickle.dumps(results))

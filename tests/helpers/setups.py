@@ -13,28 +13,40 @@ import tensorflow as tf
 #: Processes of each set-up; 0 is one process without TF_CONFIG.
 WORKERS = {"one_device": 0, "mirrored2": 0, "mirrored3": 0, "workers2": 2, "workers3": 3}
 
+#: Set-ups of one replica, in which gradients accumulate; for cases of that group only.
+ACCUMULATING = {"one_device_strategy": 0, "no_strategy": 0}
+
 
 @dataclass
 class Setup:
     """A strategy, or None for one device, and short ways to build, train and report a model under it."""
 
     strategy: Any
+    name: str = ""
 
     @classmethod
     def named(cls, name: str, *, stock: bool = False) -> Setup:
         """Make the strategy of a set-up."""
-        if name == "one_device":
-            return cls(None)
+        if name in ("one_device", "no_strategy"):
+            return cls(None, name)
         import tfdist
+
+        if name == "one_device_strategy":
+            return cls(tfdist.OneDeviceStrategy(), name)
 
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):
-            return cls(family.MultiWorkerMirroredStrategy())
+            return cls(family.MultiWorkerMirroredStrategy(), name)
         replicas = int(name.removeprefix("mirrored"))
         tf.config.set_logical_device_configuration(
             tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * replicas
         )
-        return cls(family.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]))
+        return cls(family.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]), name)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is what the others are compared with: plain Keras on one device."""
+        return self.strategy is None and self.name != "no_strategy"
 
     @property
     def replicas(self) -> int:

@@ -81,7 +81,7 @@ def is_inside(optimizer: Any) -> bool:
     return optimizer in _inner
 
 
-def accumulation_of(optimizer: Any) -> Any | None:
+def accumulation_of(optimizer: Any) -> Any:
     """The gradient accumulation that was attached to an optimizer, or None."""
     return getattr(optimizer, "_tfdist_accumulation", None)
 

@@ -12,7 +12,7 @@ from tests.helpers.setups import Setup
 #: Float32 rounding over a few dozen steps of another summation order.
 TOLERANCE = 1e-5
 
-GROUPS = ("inputs", "fit_options", "optimizers", "losses", "layers", "training_code")
+GROUPS = ("inputs", "fit_options", "optimizers", "losses", "layers", "training_code", "accumulation")
 
 
 @dataclass(frozen=True)
