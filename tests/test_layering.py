@@ -28,6 +28,7 @@ FLOORS = {
     "checkpoint": 2.0,
     "strategies": 3.0,
     "callbacks": 4.0,
+    "verify": 4.7,  # runs scripts that use all of the above
     "config": 5.0,
     "cli": 5.1,  # its flags become the options of config.py
     "__main__": 5.2,

@@ -1,0 +1,22 @@
+"""The weights differ before the first step."""
+
+from __future__ import annotations
+
+from tfdist.verify.diagnosis.finding import Evidence, Finding
+
+
+def other_initial_weights(evidence: Evidence) -> Finding | None:
+    """What the first step begins with is not the same."""
+    first = evidence.comparison.first
+    if not first or first[0].step > 0:
+        return None
+    return Finding(
+        "initial_weights",
+        "training begins with other weights",
+        "The weights differ before the first step of a fit, so they were drawn, loaded or changed in a way that "
+        "depends on the number of replicas or on the worker.",
+        "Make and load weights in the same way on every worker: initializers of Keras with the same seed, the same "
+        "file. Don't scale them with the number of replicas.",
+        (*(one.name for one in first), *evidence.sites("unseeded"), *evidence.sites("replicas", in_step=False)),
+        "certain",
+    )
