@@ -102,13 +102,16 @@ class Comparison:
         return bool(self.structure or self.data or self.workers_apart) or self.sudden or before_first_step
 
 
-def compare(expected: Recording, received: Recording, tolerance: Tolerance) -> Comparison:
+def compare(
+    expected: Recording, received: Recording, tolerance: Tolerance, *, without: frozenset[str] = frozenset()
+) -> Comparison:
     """Compare a run with the reference run.
 
     Args:
         expected: of one device.
         received: of all workers.
         tolerance: what they may differ by.
+        without: names of logs that are not compared.
     """
     found = Comparison(workers_apart=_workers_apart(received))
     scales = _log_scales(expected)
@@ -121,7 +124,8 @@ def compare(expected: Recording, received: Recording, tolerance: Tolerance) -> C
             begins = one.variables()
         names = [variable["path"] for variable in expected.fit(one.fit)["variables"]]
         _compare_data(found, one, received.rows_of(position), position)
-        differences = [*_logs(one, other, scales, tolerance), *_variables(one, other, names, begins, tolerance)]
+        logs = (log for log in _logs(one, other, scales, tolerance) if log.name not in without)
+        differences = [*logs, *_variables(one, other, names, begins, tolerance)]
         _take(found, one, differences)
     if not found.structure and len(expected.records) != len(received.records):
         found.structure = _lengths(expected, received)
@@ -130,9 +134,9 @@ def compare(expected: Recording, received: Recording, tolerance: Tolerance) -> C
 
 def _take(found: Comparison, record: Record, differences: list[Difference]) -> None:
     found.steps = record.step
-    found.logs |= set(record.logs)
     variables = [one for one in differences if one.kind == "variable"]
     logs = [one for one in differences if one.kind == "log"]
+    found.logs |= {one.name for one in logs}
     found.variables = max(found.variables, len(variables))
     found.worst_variable = _worst([found.worst_variable, *variables])
     found.worst_log = _worst([found.worst_log, *logs])

@@ -35,6 +35,10 @@ _NOTHING_TO_COMPARE = (
     "that trains a Keras 3 model with one of them. A training loop of your own (GradientTape, strategy.run) can't be "
     "compared; put it into a train_step and call fit.",
 )
+_ACCUMULATES_ITSELF = (
+    "The script accumulates gradients by itself, which is compared without an option. Expected: --accumulate or a "
+    "script with gradient_accumulation_steps. Received: both. Leave --accumulate out.",
+)
 
 
 def verify(options: VerifyOptions, progress: Progress) -> Result:
@@ -91,11 +95,16 @@ class _Procedure:
         try:
             (reference,) = self._runner.carry_out(Run("one-device", "one device", self._one_device))
             if not reference.steps:
-                return Result(Verdict.NOT_RUN, self._options, failed="nothing to compare", words=_NOTHING_TO_COMPARE)
+                return self._not_run("nothing to compare", _NOTHING_TO_COMPARE)
+            if self._options.accumulate > 1 and reference.chief_facts.get("accumulate", 1) > 1:
+                return self._not_run("gradients are accumulated twice", _ACCUMULATES_ITSELF)
             (distributed,) = self._runner.carry_out(self._workers_run(reference))
         except RunFailed as failure:
-            return Result(Verdict.NOT_RUN, self._options, failed=f"{failure.run}: {failure.how}", words=_words(failure))
+            return self._not_run(f"{failure.run}: {failure.how}", _words(failure))
         return self._judge(reference, distributed)
+
+    def _not_run(self, why: str, words: tuple[str, ...]) -> Result:
+        return Result(Verdict.NOT_RUN, self._options, failed=why, words=words)
 
     def _workers_run(self, reference: Recording) -> Run:
         made = reference.chief_facts["strategies"]
@@ -115,9 +124,9 @@ class _Procedure:
         return workers if many == 1 else f"{workers}, {many} micro-batches a step"
 
     def _judge(self, reference: Recording, distributed: Recording) -> Result:
-        comparison = compare(reference, distributed, self._tolerance)
+        comparison = compare(reference, distributed, self._tolerance, without=self._raw_logs(distributed))
         inert = tuple(path for fit in reference.chief_facts["fits"] for path in fit["inert"])
-        result = Result(Verdict.EQUAL, self._options, comparison, inert=inert)
+        result = Result(Verdict.EQUAL, self._options, comparison, inert=inert, notes=tuple(self._notes))
         if comparison.is_equal:
             return result
         float64 = None
@@ -147,11 +156,25 @@ class _Procedure:
                 f"It does not run in float64 ({failure.run}: {_last(failure)}), so how the differences grow decided."
             )
             return None
-        return compare(one, other, FLOAT64)
+        return compare(one, other, FLOAT64, without=self._raw_logs(other))
+
+    def _raw_logs(self, distributed: Recording) -> frozenset[str]:
+        """Logs that are of the last micro-batch where one device's are of the whole batch."""
+        facts = distributed.chief_facts
+        accumulate = max(self._options.accumulate, facts.get("accumulate", 1))
+        raw = frozenset(facts.get("raw_logs", ())) if accumulate > 1 else frozenset()
+        said = f"{', '.join(sorted(raw))}: not compared, since workers log what the last micro-batch returned."
+        if raw and said not in self._notes:
+            self._notes.append(said)
+        return raw
 
     def _evidence(self, reference: Recording, distributed: Recording, comparison: Comparison) -> Evidence:
-        evidence = Evidence(reference, distributed, comparison, self._options.workers)
-        probe = replace(self._one_device, probe=max(self._options.workers, 2))
+        options = self._options
+        accumulate = max(options.accumulate, reference.chief_facts.get("accumulate", 1))
+        evidence = Evidence(reference, distributed, comparison, options.workers, accumulate)
+        slices = max(options.workers * options.accumulate, 2)
+        # One device trains on whole batches: what it is told of micro-batches is for the probe alone.
+        probe = replace(self._one_device, probe=slices, accumulate=options.accumulate)
         runs = Run("again", "one device again", self._one_device), Run("probe", "its first step in slices", probe)
         try:
             again, probed = self._runner.carry_out(*runs)

@@ -14,6 +14,7 @@ from types import TracebackType
 import tensorflow as tf
 
 from tfdist.cluster import resolve
+from tfdist.verify.child.batches import Batches
 from tfdist.verify.child.call_sites import CallSites
 from tfdist.verify.child.fits import Fits
 from tfdist.verify.child.precision import compute_in_float64
@@ -37,7 +38,9 @@ def main(path: str) -> int:
     strategy = _strategy(spec, sites)
     substitute(strategy, recorder.facts["strategies"])
     sites.watch()
-    Fits(spec, recorder).watch()
+    slices = spec.accumulate if spec.is_distributed else 1
+    batches = Batches(strategy, slices=slices, join=not spec.is_distributed)
+    Fits(spec, recorder, batches).watch()
     with strategy.scope() if spec.enter_scope else contextlib.nullcontext():
         code = _run_script(spec)
     recorder.facts["ended"] = code
@@ -46,7 +49,9 @@ def main(path: str) -> int:
 
 
 def _strategy(spec: ChildSpec, sites: CallSites) -> tf.distribute.Strategy:
-    return WorkersStrategy(sites=sites) if spec.is_distributed else one_device()
+    if not spec.is_distributed:
+        return one_device()
+    return WorkersStrategy(sites=sites, gradient_accumulation_steps=spec.accumulate)
 
 
 def _run_script(spec: ChildSpec) -> int:

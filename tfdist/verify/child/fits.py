@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.tensorflow import python_function
 from tfdist.verify.child import call_sites
+from tfdist.verify.child.batches import Batches
 from tfdist.verify.child.facts import describe, facts_of
 from tfdist.verify.child.probe import Probe
 from tfdist.verify.child.random_layers import make_inert
@@ -49,10 +50,11 @@ class Fits:
     Args:
         spec: the run.
         recorder: where it is written.
+        batches: what becomes of the batches.
     """
 
-    def __init__(self, spec: ChildSpec, recorder: Recorder) -> None:
-        self._spec, self._recorder = spec, recorder
+    def __init__(self, spec: ChildSpec, recorder: Recorder, batches: Batches) -> None:
+        self._spec, self._recorder, self._batches = spec, recorder, batches
         self._prepared: dict[int, Any] = {}
         self._ahead: dict[int, Any] = {}
 
@@ -60,6 +62,7 @@ class Fits:
         """Replace the methods of `keras.Model`."""
         keras.Model.fit = self._fit()
         keras.Model.train_on_batch = self._train_on_batch()
+        self._batches.watch()
 
     def _fit(self) -> Callable[..., Any]:
         fits = self
@@ -69,8 +72,9 @@ class Fits:
             inherited = _inherited(self, "fit")
             call = inspect.signature(inherited).bind(*args, **kwargs)
             fits.prepare(self)
-            callbacks = call.arguments.get("callbacks")
-            call.arguments["callbacks"] = _with(callbacks, RecordSteps(fits, self), self)
+            fits.arrange(self, call.arguments)
+            recorder = RecordSteps(fits, self, accumulates=fits.accumulates(self))
+            call.arguments["callbacks"] = _with(call.arguments.get("callbacks"), recorder, self)
             return inherited(*call.args, **call.kwargs)
 
         return fit
@@ -81,6 +85,7 @@ class Fits:
         @functools.wraps(keras.Model.train_on_batch)
         def train_on_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
             if fits.prepare(self):
+                fits.refuse_accumulation(self)
                 fits.begin(self)
             result = _inherited(self, "train_on_batch")(*args, **kwargs)
             fits.step(self, 1, _logs(result))
@@ -89,6 +94,24 @@ class Fits:
             return result
 
         return train_on_batch
+
+    def arrange(self, model: Any, arguments: dict[str, Any]) -> None:
+        """Cut or join the batches of a `fit`."""
+        asked = self._batches.steps(model)
+        self._recorder.facts["accumulate"] = max(asked, self._recorder.facts.get("accumulate", 1))
+        self._batches.arrange(model, arguments)
+
+    def accumulates(self, model: Any) -> bool:
+        """Whether the optimizer counts the steps of a `fit`."""
+        return self._batches.accumulates(model)
+
+    def refuse_accumulation(self, model: Any) -> None:
+        """What `train_on_batch` gets can't be put together, nor cut in slices whose logs mean something."""
+        if self._spec.accumulate > 1 or self._batches.steps(model) > 1:
+            raise ValueError(
+                "tfdist verify compares gradient accumulation in fit. Received: train_on_batch, with "
+                "gradient_accumulation_steps above 1. Call fit, or compare without accumulation."
+            )
 
     def prepare(self, model: Any) -> bool:
         """Before the train function is made: note the rows of every step; returns whether that is new."""
@@ -129,7 +152,7 @@ class Fits:
         # As tfdist traces a step that the user has decorated with tf.function: replicas exchange nothing inside one.
         function = python_function(step)
         if self._spec.probe:
-            function = Probe(self._recorder, model, function, self._spec.probe).step
+            function = Probe(self._recorder, model, function, self._spec).step
 
         @functools.wraps(function)
         def noted(data: Any) -> Any:
@@ -139,6 +162,7 @@ class Fits:
                     self._begin_now(model)
             self._note(data)
             logs = function(data)
+            self._note_raw(logs)
             call_sites.step_ends()
             return logs
 
@@ -150,6 +174,15 @@ class Fits:
         has_rows = tf.constant(True) if current is None else current.has_rows()
         note_rows(data, has_rows, self._recorder.take_rows)
 
+    def _note_raw(self, logs: Any) -> None:
+        """Numbers that are no results of metrics: of a step with several micro-batches they show the last."""
+        current = hooks.current_step()
+        if current is None or not isinstance(logs, dict):
+            return
+        results = {id(value) for _, result in current.results for value in tf.nest.flatten(result)}
+        raw = [name for name, value in logs.items() if id(value) not in results]
+        self._recorder.facts["raw_logs"] = sorted({*self._recorder.facts.get("raw_logs", ()), *raw})
+
 
 class RecordSteps(keras.callbacks.Callback):
     """Records the steps of one `fit`.
@@ -157,30 +190,48 @@ class RecordSteps(keras.callbacks.Callback):
     Args:
         fits: what records them.
         model: the model that is fitted.
+        accumulates: whether a step takes several batches; then the optimizer counts the steps.
     """
 
-    def __init__(self, fits: Fits, model: Any) -> None:
+    def __init__(self, fits: Fits, model: Any, *, accumulates: bool) -> None:
         super().__init__()
-        self._fits, self._model_fitted = fits, model
-        self._last_batch = -1
+        self._fits, self._model_fitted, self._accumulates = fits, model, accumulates
+        self._last_batch, self._batches, self._recorded = -1, 0, 0
+        self._last_logs: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Weights before the first step."""
         self._fits.begin(self._model_fitted)
+        self._recorded = self._steps()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Batches count from 0 in each epoch."""
         self._last_batch = -1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """One step, or the steps of one execution."""
-        steps, self._last_batch = batch - self._last_batch, batch
-        self._fits.step(self._model_fitted, steps, logs or {})
+        """A batch, or those of one execution."""
+        self._batches += batch - self._last_batch
+        self._last_batch, self._last_logs = batch, dict(logs or {})
+        self._record_steps()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Leftover micro-batches have become a step before validation, or before the epoch's end."""
+        self._record_steps()
+
+    def _record_steps(self) -> None:
+        done = self._steps()
+        if done > self._recorded:
+            self._fits.step(self._model_fitted, done - self._recorded, self._last_logs)
+            self._recorded = done
         if self._fits.is_done:
             self._model_fitted.stop_training = True
 
+    def _steps(self) -> int:
+        return int(self._model_fitted.optimizer.iterations.numpy()) if self._accumulates else self._batches
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """The epoch's logs, with those of validation."""
+        self._record_steps()
         self._fits.epoch({name: value for name, value in (logs or {}).items() if np.ndim(value) == 0})
 
     def on_train_end(self, logs: Any = None) -> None:

@@ -26,11 +26,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._compat.keras_trainer import flatten_layers
 from tfdist.data.rows import slice_rows
 from tfdist.gradients import count_rows
+from tfdist.verify.child.random_layers import calm_down
 from tfdist.verify.child.recorder import Recorder
 from tfdist.verify.child.sketch import keep
-from tfdist.verify.spec import SEED
+from tfdist.verify.spec import SEED, ChildSpec
 
 #: Numbers kept of each row of a layer's output.
 _ROW_NUMBERS = 64
@@ -64,11 +66,11 @@ class Probe:
         recorder: takes what is found, among the facts.
         model: the model.
         step: its train step.
-        slices: how many the batch is cut into.
+        spec: the run; says into how many slices the batch is cut.
     """
 
-    def __init__(self, recorder: Recorder, model: Any, step: Callable[[Any], Any], slices: int) -> None:
-        self._recorder, self._model, self._step, self._slices = recorder, model, step, slices
+    def __init__(self, recorder: Recorder, model: Any, step: Callable[[Any], Any], spec: ChildSpec) -> None:
+        self._recorder, self._model, self._step, self._spec = recorder, model, step, spec
 
     def step(self, data: Any) -> Any:
         """Look, write what was found, and end the script."""
@@ -79,10 +81,16 @@ class Probe:
         raise SystemExit(0)
 
     def _look(self, data: Any) -> dict[str, Any]:
+        # Slices on one device don't know each other, as micro-batches don't; replicas do, in layers that synchronize.
+        asked = self._recorder.facts.get("accumulate", 1)
+        for layer in flatten_layers(self._model) if asked * self._spec.accumulate == 1 else ():
+            if isinstance(layer, keras.layers.BatchNormalization) and layer.synchronized:
+                calm_down(layer)
+        slices = self._spec.probe * asked
         variables = self._variables()
         before = [tf.identity(variable.value) for variable in variables]
         views = []
-        for part in [data, *(slice_rows(data, index, self._slices) for index in range(self._slices))]:
+        for part in [data, *(slice_rows(data, index, slices) for index in range(slices))]:
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
             views.append(self._view(part))

@@ -17,7 +17,7 @@ from tfdist._compat.keras_trainer import flatten_layers
 
 def make_inert(model: Any) -> list[str]:
     """Have the random layers of a model called with training=False; returns their paths."""
-    return [layer.path or layer.name for layer in flatten_layers(model) if _is_random(layer) and _calm(layer)]
+    return [layer.path or layer.name for layer in flatten_layers(model) if _is_random(layer) and calm_down(layer)]
 
 
 def _is_random(layer: Any) -> bool:
@@ -29,7 +29,7 @@ def _is_random(layer: Any) -> bool:
     return owns_seeds and (not given or any(given))
 
 
-def _calm(layer: Any) -> bool:
+def calm_down(layer: Any) -> bool:
     """Whether the layer knows training from inference; then it infers from now on."""
     call = layer.call
     if "training" not in inspect.signature(call).parameters:

@@ -71,8 +71,9 @@ def substitute(strategy: tf.distribute.Strategy, made: list[dict[str, Any]]) -> 
 def _giving(strategy: tf.distribute.Strategy, made: list[dict[str, Any]]) -> Callable[..., Any]:
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
         several_workers = issubclass(cls, tf.distribute.MultiWorkerMirroredStrategy)
-        accumulate = kwargs.get("gradient_accumulation_steps")
-        made.append({"class": cls.__name__, "several_workers": several_workers, "accumulate": accumulate})
+        made.append({"class": cls.__name__, "several_workers": several_workers})
+        if "gradient_accumulation_steps" in kwargs:
+            strategy.gradient_accumulation_steps = kwargs["gradient_accumulation_steps"]
         if several_workers:
             share_seed()
         return strategy

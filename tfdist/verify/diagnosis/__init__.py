@@ -13,6 +13,7 @@ whatever else is wrong; a layer that mixes rows makes the gradients wrong, too.
     weights.other_initial_weights          weights differ before the first step
     randomness.random_numbers_in_step      the script draws in the step
     layers.batch_normalization             the probe: it is the first layer that mixes rows
+    layers.micro_batch_statistics          the same, with gradient accumulation
     layers.rows_mixed                      the probe: another layer is
     gradients.clipped_in_step              the probe: the tape's gradients add up, those applied don't
     gradients.summed_over_rows             the probe: slices' mean gradient is 1/N of the whole batch's
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 from tfdist.verify.diagnosis.finding import Cause, Evidence, Finding
 from tfdist.verify.diagnosis.gradients import clipped_in_step, rows_compared, scaled_by_hand, summed_over_rows
-from tfdist.verify.diagnosis.layers import batch_normalization, rows_mixed
+from tfdist.verify.diagnosis.layers import batch_normalization, micro_batch_statistics, rows_mixed
 from tfdist.verify.diagnosis.metrics import metric_is_no_sum
 from tfdist.verify.diagnosis.randomness import random_numbers_in_step
 from tfdist.verify.diagnosis.reproducibility import not_reproducible
@@ -43,6 +44,7 @@ CAUSES: tuple[Cause, ...] = (
     other_initial_weights,
     random_numbers_in_step,
     batch_normalization,
+    micro_batch_statistics,
     rows_mixed,
     clipped_in_step,
     summed_over_rows,

@@ -43,6 +43,7 @@ class Evidence:
         distributed: of all workers.
         comparison: of both.
         workers: how many there are.
+        accumulate: micro-batches to an optimizer step.
         again: the comparison of one device with itself, run again; None if it was not.
         again_facts: its facts.
         probe: what `child/probe.py` saw; empty if nothing.
@@ -52,6 +53,7 @@ class Evidence:
     distributed: Recording
     comparison: Comparison
     workers: int
+    accumulate: int = 1
     again: Comparison | None = None
     again_facts: dict[str, Any] = field(default_factory=dict)
     probe: dict[str, Any] = field(default_factory=dict)

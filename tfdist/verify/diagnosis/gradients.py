@@ -57,7 +57,8 @@ def summed_over_rows(evidence: Evidence) -> Finding | None:
     """Cut into slices on one device, the mean of gradients is 1/N of the whole batch's: the loss is a sum."""
     gradients, losses = _seen(evidence, "gradients"), _seen(evidence, "losses")
     factor = None if gradients is None else gradients["factor"]
-    if factor is None or losses is None or not _is_power(factor, evidence.workers) or factor > 1:
+    slices = evidence.workers * evidence.accumulate
+    if factor is None or losses is None or not _is_power(factor, slices) or factor > 1:
         return None
     return Finding(
         "loss_is_a_sum",

@@ -10,7 +10,7 @@ from tfdist.verify.diagnosis.finding import Evidence, Finding
 def batch_normalization(evidence: Evidence) -> Finding | None:
     """BatchNormalization without synchronized=True normalizes with the moments of a replica's rows."""
     layers = evidence.layers("BatchNormalization", synchronized=False, trainable=True)
-    if not layers or not _is_first(evidence, "BatchNormalization"):
+    if evidence.accumulate > 1 or not layers or not _is_first(evidence, "BatchNormalization"):
         return None
     return Finding(
         "unsynchronized_batch_normalization",
@@ -19,6 +19,24 @@ def batch_normalization(evidence: Evidence) -> Finding | None:
         "sees its slice of the global batch only.",
         "Write BatchNormalization(synchronized=True), which takes mean and variance over all replicas, or use a layer "
         "that normalizes each row by itself (LayerNormalization, GroupNormalization).",
+        layers,
+        "certain" if _mixing(evidence) else "likely",
+    )
+
+
+def micro_batch_statistics(evidence: Evidence) -> Finding | None:
+    """With gradient accumulation, synchronized or not, BatchNormalization sees a micro-batch at a time."""
+    layers = evidence.layers("BatchNormalization", trainable=True)
+    if evidence.accumulate == 1 or not layers or not _is_first(evidence, "BatchNormalization"):
+        return None
+    return Finding(
+        "batch_normalization_of_micro_batches",
+        "BatchNormalization uses each micro-batch's own mean and variance",
+        f"An optimizer step has {evidence.accumulate} micro-batches, one after the other, and BatchNormalization "
+        "normalizes each with its own mean and variance, where one device takes those of the whole batch. "
+        "synchronized=True takes a micro-batch's over all replicas, not a step's over all micro-batches.",
+        "Use a layer that normalizes each row by itself (LayerNormalization, GroupNormalization), or take batches that "
+        "need no accumulation, with BatchNormalization(synchronized=True).",
         layers,
         "certain" if _mixing(evidence) else "likely",
     )
