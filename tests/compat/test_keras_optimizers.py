@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import keras
 import pytest
 import tensorflow as tf
@@ -40,7 +42,7 @@ def test_apply_has_the_wrappers_parameters():
     canary.find("keras:optimizers.LossScaleOptimizer.apply")
     shim = canary.module()
     for upstream in shim._apply.values():
-        canary.same_parameters(upstream, shim._reducing(upstream))
+        canary.same_parameters(upstream, shim._before(upstream))
 
 
 def test_no_other_optimizer_has_an_apply_of_its_own():
@@ -95,6 +97,36 @@ def test_averages_overwrite_through_the_replaced_method(monkeypatch):
     canary.check(overwrite.was_called, "averages overwrite weights through another method")
     averages = optimizer._model_variables_moving_average
     canary.check(len(averages) == len(overwrite.calls[0][0][0]), "averages are not one for each trainable variable")
+
+
+def test_accumulators_are_made_in_the_replaced_build():
+    """And nowhere else, so that an optimizer that is built without its setting has none."""
+    shim = canary.module()
+    canary.same_parameters(inspect.unwrap(shim._build), shim.build)
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=2)
+    with shim.without_accumulation(optimizer):
+        optimizer.build([weight := keras.Variable(1.0)])
+        optimizer.apply([tf.constant(2.0)], [weight])
+    canary.check(not hasattr(optimizer, "_accumulated_gradients"), "accumulators are made somewhere else")
+    canary.check(optimizer.gradient_accumulation_steps == 2, "the setting can't be put back")
+    canary.check(int(optimizer._iterations) == 1, "`_iterations` doesn't count calls of apply()")
+
+
+def test_iterations_is_a_property_that_can_be_replaced():
+    shim = canary.module()
+    canary.check(isinstance(shim._iterations, property), "BaseOptimizer.iterations is no property")
+
+
+def test_variables_have_places():
+    shim = canary.module()
+    first, second = keras.Variable(1.0), keras.Variable(2.0)
+    for optimizer in (keras.optimizers.SGD(), keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())):
+        shim.build_if_needed(optimizer, [first, second])
+        canary.check(shim.variable_index(optimizer, second) == 1, "_get_variable_index gives something else")
+        known = [v.path for v in shim.trainable_variables_of(optimizer)]
+        canary.check(known == [first.path, second.path], "_trainable_variables is something else")
+        with pytest.raises(ValueError, match="Unknown variable"):
+            shim.variable_index(optimizer, keras.Variable(3.0))
 
 
 def test_optimizers_have_what_the_shim_reads():

@@ -30,6 +30,7 @@ def install() -> None:
         keras_seeds,
         keras_trainer,
         keras_variables,
+        tensorflow_bfloat16,
     )
 
     for shim in (
@@ -45,6 +46,7 @@ def install() -> None:
         keras_variables,
         keras_saving,
         keras_callbacks,
+        tensorflow_bfloat16,
     ):
         shim.install()
     _installed = True

@@ -133,6 +133,9 @@ class KerasHooks:
         """Whether this process is the one that writes checkpoints, models and logs."""
         return True
 
+    def before_write(self, path: str) -> None:
+        """Called on the writing process before it writes a file."""
+
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Called on the writing process after a file was written, or failed to be."""
 

@@ -2,7 +2,7 @@
 
 Upstream: CSVLogger, TensorBoard and BackupAndRestore open, overwrite and delete the same paths on every worker.
 Here: on the other workers CSVLogger writes to nowhere, TensorBoard to a directory that is removed, and
-BackupAndRestore only reads. Seen in Keras 3.15.1. Can go when Keras knows of a chief.
+BackupAndRestore waits for the chief's file. Seen in Keras 3.15.1. Can go when Keras knows of a chief.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,6 +17,8 @@ import keras
 from tfdist._compat import hooks
 
 _csv_begin = keras.callbacks.CSVLogger.on_train_begin
+_save_backup = keras.callbacks.BackupAndRestore._save_model
+_backup_end = keras.callbacks.BackupAndRestore.on_train_end
 _board_set_model = keras.callbacks.TensorBoard.set_model
 
 
@@ -25,9 +26,8 @@ def install() -> None:
     """Replace the callbacks' methods that touch files."""
     keras.callbacks.CSVLogger.on_train_begin = csv_begin
     keras.callbacks.TensorBoard.set_model = board_set_model
-    for name in ("_save_model", "on_train_end"):
-        upstream = getattr(keras.callbacks.BackupAndRestore, name)
-        setattr(keras.callbacks.BackupAndRestore, name, _on_chief(upstream))
+    keras.callbacks.BackupAndRestore._save_model = save_backup
+    keras.callbacks.BackupAndRestore.on_train_end = backup_end
 
 
 def _is_bystander(model: Any) -> bool:
@@ -52,11 +52,17 @@ def board_set_model(self: Any, model: Any) -> None:
     _board_set_model(self, model)
 
 
-def _on_chief(upstream: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(upstream)
-    def on_chief(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_bystander(self.model):
-            return None
-        return upstream(self, *args, **kwargs)
+@functools.wraps(_save_backup)
+def save_backup(self: Any) -> None:
+    """Upstream's; where this process is not the chief it takes part in the chief's save."""
+    if _is_bystander(self.model):
+        self.model.save_weights(self._weights_path, overwrite=True)
+    else:
+        _save_backup(self)
 
-    return on_chief
+
+@functools.wraps(_backup_end)
+def backup_end(self: Any, logs: Any = None) -> None:
+    """Upstream's, which removes the backup, on the chief."""
+    if not _is_bystander(self.model):
+        _backup_end(self, logs)

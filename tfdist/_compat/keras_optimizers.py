@@ -86,8 +86,9 @@ def accumulation_of(optimizer: Any) -> Any:
     return getattr(optimizer, "_tfdist_accumulation", None)
 
 
-def attach_accumulation(optimizer: Any, accumulation: Any) -> None:
-    """Let `accumulation` take the optimizer's gradients, and Keras save its state with the optimizer's."""
+def attach_accumulation(optimizer: Any, accumulation: Any, checkpoint_state: Any) -> None:
+    """Let `accumulation` take the optimizer's gradients, and files of Keras and TensorFlow hold its state."""
+    optimizer._tfdist_checkpoint_state = checkpoint_state  # tracked by tf.train.Checkpoint
     object.__setattr__(optimizer, "_tfdist_accumulation", accumulation)
     object.__setattr__(optimizer, "_tfdist_accumulators", accumulation.state)
     _counting_updates.update((optimizer, *parts_of(optimizer)))

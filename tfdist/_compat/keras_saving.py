@@ -39,6 +39,7 @@ def _on_chief(write: Callable[..., Any]) -> Callable[..., Any]:
             return write(model, filepath, *args, **kwargs)
         if not strategy.writes_files:
             return strategy.wait_for_chief(str(filepath))
+        strategy.before_write(str(filepath))
         try:
             result = write(model, filepath, *args, **kwargs)
         except BaseException as error:

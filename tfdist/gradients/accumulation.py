@@ -41,7 +41,6 @@ from tfdist.gradients.reduction import divided, sum_over_replicas, weighted
 from tfdist.gradients.skipping import Skipping
 from tfdist.gradients.slots import kind_of, slot_dtype
 from tfdist.gradients.step import ReplicaStep, count_rows, current_micro_batch_weight
-from tfdist.log import logger
 
 #: Keras' own `apply` of the optimizer: of gradients, in each replica, for variables.
 Update = Callable[[list[Any], list[Any]], None]
@@ -68,7 +67,8 @@ class GradientAccumulation:
     def __init__(self, optimizer: Any, settings: Callable[[], AccumulationOptions]) -> None:
         self._settings = settings
         self.options = settings()
-        self.state = Accumulators(optimizer, [rule.__name__ for rule in self.options.skip_rules], self.sums)
+        rules = [rule.__name__ for rule in self.options.skip_rules]
+        self.state = Accumulators(optimizer, rules=rules, steps=self._fixed_steps, sums=self.sums)
         self._skipping = Skipping(self.options.skip_rules, self.state)
         self._strategy: Any = None
         self._target: Target | None = None
@@ -82,6 +82,11 @@ class GradientAccumulation:
         return 0 if self.state.is_empty() else int(self.state.micro_step.numpy())
 
     @property
+    def position(self) -> str:
+        """How far it is, the same on all workers."""
+        return f"{int(self.state.flushes.numpy())}.{self.micro_steps}" if self.state.is_made else "0.0"
+
+    @property
     def skip_counts(self) -> dict[str, int]:
         """How often each skip rule left out an update, by the name it has in logs."""
         if not self.state.is_made:
@@ -91,8 +96,11 @@ class GradientAccumulation:
     def refresh(self) -> None:
         """Take over what the user has changed since; eagerly."""
         self.options = self._settings()
-        if self.state.is_made and not callable(self.options.steps):
-            self.state.steps.assign(int(self.options.steps))
+        if self.state.is_made:
+            self.state.steps.assign(self._fixed_steps())
+
+    def _fixed_steps(self) -> int:
+        return 1 if callable(self.options.steps) else int(self.options.steps)
 
     def forget_traces(self) -> None:
         """Compiled train functions are out of use: variables may have gradients that had none."""
@@ -162,8 +170,7 @@ class GradientAccumulation:
                     "part that is left out by zero, in place of leaving it out."
                 )
             wanted[index] = (kind_of(gradient), variable.shape, slot_dtype(variable.dtype, self.options.dtype))
-        steps = 1 if callable(self.options.steps) else self.options.steps
-        self.state.make(int(steps), strategy, wanted)
+        self.state.make(strategy, wanted)
         if self._target is None or self._target.indices != target.indices:
             self._compiled.clear()
             self._target = target
@@ -216,12 +223,7 @@ class GradientAccumulation:
         """Weight and gradients summed over the replicas, as they go into a file; None where they can't be had."""
         if self._held is not None:
             return self._held
-        if getattr(self._strategy, "num_workers", 1) > 1:
-            logger.warning(
-                "saved in the middle of accumulating gradients without the other workers' %d micro-batches; "
-                "save on every worker, or after an optimizer step",
-                self.micro_steps,
-            )
+        if getattr(self._strategy, "num_workers", 1) > 1 and not self._strategy.save_together("checkpoint"):
             return None
         return self._reduced_sums()
 

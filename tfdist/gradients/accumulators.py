@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfdist._compat.keras_optimizers import strategy_of, trainable_variables_of
 from tfdist._compat.keras_saveable_state import SaveableState
-from tfdist.gradients.slots import SLOTS, Slot, assign_first, local_variable, slot_dtype
+from tfdist.gradients.slots import SLOTS, Slot, assign_first, local_variable
 from tfdist.gradients.step import weight_dtype
 
 #: A slot's sum over all replicas: a dense array, or rows and their indices.
@@ -29,6 +29,7 @@ class Accumulators(SaveableState):
     Args:
         optimizer: whose gradients are added up.
         rules: names of the skip rules.
+        steps: gives K, or 1 where it is a function.
         sums: gives the weight and the slots' sums over all replicas; None where they can't be had.
 
     Attributes:
@@ -47,35 +48,43 @@ class Accumulators(SaveableState):
     skipped: dict[str, tf.Variable]
 
     def __init__(
-        self, optimizer: Any, rules: Sequence[str], sums: Callable[[], tuple[np.ndarray, Sums] | None]
+        self,
+        optimizer: Any,
+        *,
+        rules: Sequence[str],
+        steps: Callable[[], int],
+        sums: Callable[[], tuple[np.ndarray, Sums] | None],
     ) -> None:
         self._optimizer = weakref.ref(optimizer)
-        self._rules, self._sums = rules, sums
+        self._rules, self._first_steps, self._sums = rules, steps, sums
         self.slots: dict[int, Slot] = {}
         self.is_made = False
+        self._pending: dict[str, np.ndarray] = {}
 
-    def make(self, steps: int, strategy: Any, slots: dict[int, tuple[str, tf.TensorShape, Any]]) -> None:
+    def make(self, strategy: Any, slots: dict[int, tuple[str, tf.TensorShape, Any]]) -> None:
         """Make the counters, and the slots that are not there; in cross-replica context.
 
         Args:
-            steps: K to begin with.
             strategy: whose replicas accumulate.
             slots: kind, shape and dtype by index of the variable.
         """
         with tf.init_scope(), strategy.scope():
             if not self.is_made:
-                self._make_counters(steps)
+                self._make_counters()
             for index, (kind, shape, dtype) in slots.items():
                 if index not in self.slots:
                     self.slots[index] = SLOTS[kind](shape, dtype)
+        if self._pending:
+            pending, self._pending = self._pending, {}
+            self._restore(pending)
 
-    def _make_counters(self, steps: int) -> None:
+    def _make_counters(self) -> None:
         def counter(value: int, dtype: tf.DType, name: str) -> tf.Variable:
             aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
             return tf.Variable(value, trainable=False, dtype=dtype, aggregation=aggregation, name=name)
 
         self.micro_step = counter(0, tf.int32, "micro_step")
-        self.steps = counter(steps, tf.int32, "gradient_accumulation_steps")
+        self.steps = counter(self._first_steps(), tf.int32, "gradient_accumulation_steps")
         self.flushes = counter(0, tf.int64, "flushes")
         self.skipped = {name: counter(0, tf.int64, f"skipped_{name}") for name in self._rules}
         self.weight = local_variable(tf.zeros([], weight_dtype()), "accumulated_weight")
@@ -106,24 +115,27 @@ class Accumulators(SaveableState):
 
     def load_own_variables(self, store: Any) -> None:
         """Go on from what a file holds; from nothing if it was saved between optimizer steps, or by plain Keras."""
-        optimizer = self._optimizer()
-        strategy = strategy_of(optimizer)
         arrays = {name: np.asarray(store[name]) for name in list(store.keys())}
-        if not arrays and not self.is_made:
-            return
-        sums = _sums_of(arrays)
-        variables = trainable_variables_of(optimizer)
+        if arrays and not getattr(self._optimizer(), "built", False):
+            self._pending = arrays
+        elif arrays or self.is_made:
+            self._restore(arrays)
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        strategy, sums = strategy_of(self._optimizer()), _sums_of(arrays)
+        variables = trainable_variables_of(self._optimizer())
         wanted = {
-            index: (kind, variables[index].shape, slot_dtype(parts[0].dtype, None))
-            for index, (kind, parts) in sums.items()
+            index: (kind, variables[index].shape, tf.as_dtype(parts[0].dtype)) for index, (kind, parts) in sums.items()
         }
-        self.make(1, strategy, wanted)
+        self.make(strategy, wanted)
         here = getattr(strategy, "is_chief", True)
-        with strategy.scope():
+        with tf.init_scope(), strategy.scope():
             self.micro_step.assign(int(arrays.get("micro_step", 0)))
-            assign_first(self.weight, tf.constant(arrays.get("weight", 0.0), self.weight.dtype), strategy, here=here)
-        for index, (_, parts) in sums.items():
-            self.slots[index].restore(parts, strategy, here=here)
+            weight = tf.constant(arrays.get("weight", 0.0), self.weight.dtype)
+            assign_first(self.weight, weight, strategy, here=here)
+            for index, slot in self.slots.items():
+                _, parts = sums.get(index, ("", []))
+                slot.restore(parts, strategy, here=here)
 
 
 def _sums_of(arrays: dict[str, np.ndarray]) -> dict[int, tuple[str, list[np.ndarray]]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from tfdist import _compat
 from tfdist._compat.keras_optimizers import accumulation_of, attach_accumulation, gradient_accumulation_steps, is_inside
 from tfdist.gradients.accumulation import GradientAccumulation
 from tfdist.gradients.accumulation_options import AccumulationOptions, Steps
+from tfdist.gradients.checkpoint_state import CheckpointState
 
 
 def accumulate(optimizer: Any, gradient_accumulation_steps: Steps | AccumulationOptions) -> Any:
@@ -42,8 +44,15 @@ def accumulate(optimizer: Any, gradient_accumulation_steps: Steps | Accumulation
         )
     _compat.install()
     combined(options, optimizer)
-    attach_accumulation(optimizer, GradientAccumulation(optimizer, lambda: combined(options, optimizer)))
+    attach(optimizer, lambda: combined(options, optimizer))
     return optimizer
+
+
+def attach(optimizer: Any, settings: Callable[[], AccumulationOptions]) -> GradientAccumulation:
+    """Let an optimizer accumulate as `settings` says, now and whenever it is asked again."""
+    accumulation = GradientAccumulation(optimizer, settings)
+    attach_accumulation(optimizer, accumulation, CheckpointState(accumulation.state))
+    return accumulation
 
 
 def flush(optimizer: Any) -> None:

@@ -34,7 +34,11 @@ class Slot(Protocol):
         """Set the replica's sum to zero."""
 
     def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
-        """Put a sum over all replicas into this process' first replica if it is `here`, zeros elsewhere; eagerly."""
+        """Put a sum over all replicas into this process' first replica if it is `here`, and nothing elsewhere; eagerly.
+
+        Args:
+            arrays: none, or what `read` consisted of.
+        """
 
 
 def local_variable(initial: tf.Tensor, name: str, **options: Any) -> tf.Variable:
@@ -74,7 +78,8 @@ class DenseSlot:
 
     def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
         """From the sum's array."""
-        assign_first(self._sum, tf.constant(arrays[0], self.dtype), strategy, here=here)
+        total = tf.cast(arrays[0], self.dtype) if arrays else tf.zeros(self._sum.shape, self.dtype)
+        assign_first(self._sum, total, strategy, here=here)
 
 
 class SparseSlot:
@@ -118,10 +123,10 @@ class SparseSlot:
 
     def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
         """From the arrays of rows and of their indices."""
-        values, indices = arrays
-        for variable, array in ((self._values, values), (self._indices, indices)):
+        empty = [np.zeros([0, *self._shape[1:]]), np.zeros([0])]
+        for variable, none, array in zip((self._values, self._indices), empty, arrays or empty, strict=True):
             for index, copy in enumerate(strategy.experimental_local_results(variable)):
-                copy.assign(array if here and index == 0 else array[:0])
+                copy.assign(tf.cast(array if here and index == 0 else none, copy.dtype))
 
 
 SLOTS: dict[str, type[DenseSlot] | type[SparseSlot]] = {"dense": DenseSlot, "sparse": SparseSlot}

@@ -6,9 +6,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from tfdist._compat.keras_optimizers import accumulation_of, attach_accumulation
+from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist.gradients import AccumulationOptions, GradientAccumulation, Steps, all_reduce_gradients
-from tfdist.gradients.doors import combined
+from tfdist.gradients.doors import attach, combined
 from tfdist.gradients.fit_callbacks import fit_callbacks
 from tfdist.gradients.step import current_share
 
@@ -36,18 +36,18 @@ class AccumulatingStrategy:
             accumulation.refresh()
 
     def options_of(self, optimizer: Any) -> AccumulationOptions:
-        """How an optimizer accumulates here.
+        """How an optimizer accumulates here; None is no optimizer in particular.
 
         Raises:
             ValueError: strategy and optimizer ask for different numbers of micro-batches.
         """
+        if optimizer is None:
+            return self._accumulation
         accumulation = accumulation_of(optimizer)
         return combined(self._accumulation, optimizer) if accumulation is None else accumulation.options
 
     def accumulates(self, optimizer: Any) -> bool:
         """Whether an optimizer's batches are not all optimizer steps."""
-        if optimizer is None:
-            return not self._accumulation.is_trivial
         return accumulation_of(optimizer) is not None or not self.options_of(optimizer).is_trivial
 
     def begin_traces(self, optimizer: Any) -> None:
@@ -59,16 +59,14 @@ class AccumulatingStrategy:
     @property
     def pending_accumulations(self) -> list[GradientAccumulation]:
         """Those with micro-batches that wait for an optimizer step; the same on every worker."""
-        return [one for one in self._accumulations if one.micro_steps]
+        return sorted((one for one in self._accumulations if one.micro_steps), key=lambda one: one.position)
 
     # What Keras asks for, see _compat/hooks.py.
 
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Attach the accumulation, so that files can be loaded into it."""
         if accumulation_of(optimizer) is None and self.accumulates(optimizer):
-            accumulation = GradientAccumulation(optimizer, lambda: combined(self._accumulation, optimizer))
-            self._accumulations.add(accumulation)
-            attach_accumulation(optimizer, accumulation)
+            self._accumulations.add(attach(optimizer, lambda: combined(self._accumulation, optimizer)))
 
     def fit_callbacks(self) -> list[Any]:
         """What accumulation does around a `fit`."""

@@ -15,6 +15,7 @@ from typing import Any
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.errors import WorkersDisagreeError
+from tfdist.gradients import AccumulationOptions
 from tfdist.log import logger
 
 #: How often waiting is mentioned in the log.
@@ -91,14 +92,20 @@ def data_facts(data: hooks.DataSummary) -> dict[str, str]:
     }
 
 
-def model_facts(model: Any) -> dict[str, str]:
-    """A model's variables, as far as it is built, and its optimizer."""
+def model_facts(model: Any, accumulation: AccumulationOptions) -> dict[str, str]:
+    """A model's variables, as far as it is built, its optimizer, and how that accumulates."""
     # Not the variables' names: automatic ones count up from whatever the process made before.
     layout = [f"{tuple(v.shape)} {v.dtype}" for v in model.variables]
     trainable = len(model.trainable_variables)
     code = zlib.crc32("\n".join(layout).encode())
     optimizer = "none" if model.optimizer is None else _config_of(model.optimizer)
-    return {"model": f"{len(layout)} variables, {trainable} trainable, layout {code:08x}", "optimizer": optimizer}
+    steps = "a function" if callable(accumulation.steps) else str(accumulation.steps)
+    rules = [rule.__name__ for rule in accumulation.skip_rules]
+    return {
+        "model": f"{len(layout)} variables, {trainable} trainable, layout {code:08x}",
+        "optimizer": optimizer,
+        "gradient accumulation": f"{steps} steps, {accumulation.leftover}, {accumulation.dtype}, skip rules {rules}",
+    }
 
 
 def _config_of(optimizer: Any) -> str:

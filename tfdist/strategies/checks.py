@@ -16,8 +16,7 @@ def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | Non
     """
     refuse_xla(strategy, model)
     _refuse_foreign_optimizer(strategy, model)
-    if model.optimizer is not None:
-        strategy.options_of(model.optimizer)
+    strategy.options_of(model.optimizer)  # raises where strategy and optimizer contradict each other
     if data is not None and data.training:
         refuse_small("number of rows", data.num_rows, strategy)
         refuse_small("batch_size", data.batch_size, strategy)

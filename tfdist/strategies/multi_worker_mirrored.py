@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_f
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 _made = itertools.count()
+
+#: How long a chief that saves in the middle of an accumulation waits for the others to save too.
+SAVE_TOGETHER_SECONDS = 60.0
 
 
 class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -104,7 +108,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         """Refuse what can't work, and workers that are not about to do the same."""
         super().check_before_build(model, data)
         if data is not None:
-            self._compare("fit" if data.training else "evaluate", {**data_facts(data), **model_facts(model)})
+            self._compare("fit" if data.training else "evaluate", {**data_facts(data), **self._model_facts(model)})
 
     def check_before_steps(self, model: Any) -> None:
         """Refuse workers whose weights differ, which callbacks may have loaded."""
@@ -112,7 +116,10 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def check_before_predict(self, model: Any) -> None:
         """Refuse a `predict` that other workers take no part in."""
-        self._compare("predict", model_facts(model))
+        self._compare("predict", self._model_facts(model))
+
+    def _model_facts(self, model: Any) -> dict[str, str]:
+        return model_facts(model, self.options_of(model.optimizer))
 
     def _compare(self, occasion: str, facts: Mapping[str, str]) -> None:
         if self.num_workers == 1:
@@ -128,15 +135,50 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             timeout_seconds=self._peer_timeout_seconds,
         )
 
+    def before_write(self, path: str) -> None:
+        """In the middle of an accumulation the file holds what all workers have added up, so they reduce it first."""
+        if self.num_workers > 1 and self.pending_accumulations and self.save_together(path):
+            for accumulation in self.pending_accumulations:
+                accumulation.hold_sums()
+
+    def save_together(self, what: str) -> bool:
+        """Whether all workers are about to save `what` now; asked in the middle of an accumulation.
+
+        The chief waits for the others a while, since it can't know whether they are to come.
+        """
+        # Named by how far the accumulations are, so that what only the chief saved elsewhere doesn't count.
+        point = f"saves/{what}/{'/'.join(one.position for one in self.pending_accumulations)}"
+        self._writes[point] += 1
+        key = f"{self._room}/{self._occasion}/{point}/{self._writes[point]}"
+        if not self.is_chief:
+            tf_compat.publish(f"{key}/{self.worker_index}", what)
+            return wait_for(f"{key}/decision", "the chief", f"save {what}", self._peer_timeout_seconds) == "together"
+        deadline = time.monotonic() + min(SAVE_TOGETHER_SECONDS, self._peer_timeout_seconds)
+        others = [f"{key}/{other}" for other in range(1, self.num_workers)]
+        here = all(tf_compat.look_up(other, max(0.0, deadline - time.monotonic())) is not None for other in others)
+        tf_compat.publish(f"{key}/decision", "together" if here else "alone")
+        if not here:
+            logger.warning(
+                "%s is saved in the middle of accumulating gradients, without the micro-batches since the last "
+                "optimizer step, because not all workers save it. Save on every worker, or after an optimizer step",
+                what,
+            )
+        return here
+
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""
         self._writes[path] += 1
+        for accumulation in self.pending_accumulations:
+            accumulation.release_sums()
         if self.num_workers > 1:
             tf_compat.publish(self._write_key(path), error)
 
     def wait_for_chief(self, path: str) -> None:
         """Return when the chief has written `path`."""
         self._writes[path] += 1
+        self.before_write(path)
+        for accumulation in self.pending_accumulations:
+            accumulation.release_sums()
         error = wait_for(self._write_key(path), "the chief", f"write {path}", self._peer_timeout_seconds)
         if error:
             raise WorkersDisagreeError(f"The chief could not write {path}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -64,9 +65,32 @@ def xla(setup: Setup) -> None:
     refuses(ValueError, r"XLA cannot compile", lambda: model.train_on_batch(features(8), labels(8)))
 
 
-def accumulation(setup: Setup) -> None:
-    model = setup.classifier(lambda: keras.optimizers.SGD(gradient_accumulation_steps=4))
-    refuses(ValueError, r"gradient_accumulation_steps=4", lambda: fit(model))
+def accumulation_asked_for_twice(setup: Setup) -> None:
+    twice = r"gradient_accumulation_steps=2 on the strategy.*gradient_accumulation_steps=4 on the optimizer.*Remove"
+    setup.strategy.gradient_accumulation_steps = 2
+    refuses(ValueError, twice, lambda: setup.classifier(lambda: keras.optimizers.SGD(gradient_accumulation_steps=4)))
+    fit(setup.classifier(lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)))
+    setup.strategy.gradient_accumulation_steps = 1
+
+
+def accumulation_in_parts(setup: Setup) -> None:
+    """Optimizers that update together must accumulate together."""
+    if not hasattr(keras.optimizers, "MultiOptimizer"):
+        return
+    chosen = keras.optimizers.OptimizerMap(keras.optimizers.SGD(gradient_accumulation_steps=2))
+    chosen[".*bias"] = keras.optimizers.SGD(gradient_accumulation_steps=3)
+    refuses(
+        ValueError, r"accumulate together", lambda: setup.classifier(lambda: keras.optimizers.MultiOptimizer(chosen))
+    )
+
+
+def no_number_of_steps(setup: Setup) -> None:
+    for wrong, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), ("4", TypeError), (True, TypeError)):
+        refuses(error, r"gradient_accumulation_steps", lambda wrong=wrong: steps_of(setup, wrong))
+
+
+def steps_of(setup: Setup, steps: Any) -> None:
+    setup.strategy.gradient_accumulation_steps = steps
 
 
 def compile_outside_works(setup: Setup) -> None:
@@ -88,7 +112,9 @@ if __name__ == "__main__":
         other_strategys_model,
         too_little_data,
         xla,
-        accumulation,
+        accumulation_asked_for_twice,
+        accumulation_in_parts,
+        no_number_of_steps,
         compile_outside_works,
     ):
         check(here)
