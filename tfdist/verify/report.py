@@ -47,6 +47,9 @@ def _different(result: Result) -> Iterator[str]:
 
 def _not_run(result: Result) -> Iterator[str]:
     yield f"COULD NOT RUN: {result.failed}"
+    if len(result.words) == 1:
+        yield from textwrap.wrap(result.words[0], _WIDTH, initial_indent="    ", subsequent_indent="    ")
+        return
     yield from (f"    {word}" for word in result.words)
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 #: The seed of scripts that set none; a number nobody would choose, so that it is known as ours.
 SEED = 1_905_041_733
 
+#: Name under which a step's learning rate stands among its logs.
+LEARNING_RATE = "optimizer.learning_rate"
+
 
 @dataclass(frozen=True)
 class ChildSpec:

@@ -26,7 +26,7 @@ from tfdist.verify.child.probe import Probe
 from tfdist.verify.child.random_layers import make_inert
 from tfdist.verify.child.recorder import Recorder
 from tfdist.verify.child.rows import note_rows
-from tfdist.verify.spec import ChildSpec
+from tfdist.verify.spec import LEARNING_RATE, ChildSpec
 
 #: Callbacks that write files which the user's own training needs, or go on from them.
 LEFT_OUT = (
@@ -73,6 +73,7 @@ class Fits:
             call = inspect.signature(inherited).bind(*args, **kwargs)
             fits.prepare(self)
             fits.arrange(self, call.arguments)
+            _shorten_validation(call.arguments, fits.most_steps)
             recorder = RecordSteps(fits, self, accumulates=fits.accumulates(self))
             call.arguments["callbacks"] = _with(call.arguments.get("callbacks"), recorder, self)
             return inherited(*call.args, **call.kwargs)
@@ -136,12 +137,19 @@ class Fits:
     def step(self, model: Any, steps: int, logs: Any) -> None:
         """Steps are done."""
         self._recorder.complete([describe(variable) for variable in model.weights])
-        slots = _values(model.optimizer.variables) if model.optimizer else []
-        self._recorder.step(steps, logs, _values(model.weights), slots)
+        optimizer = model.optimizer
+        slots = _values(optimizer.variables) if optimizer else []
+        rate = {LEARNING_RATE: keras.ops.convert_to_numpy(optimizer.learning_rate)} if optimizer else {}
+        self._recorder.step(steps, {**logs, **rate}, _values(model.weights), slots)
 
     def epoch(self, logs: Any) -> None:
         """An epoch is done."""
         self._recorder.epoch(logs)
+
+    @property
+    def most_steps(self) -> int:
+        """Steps that are compared, of training and of each validation."""
+        return self._spec.steps
 
     @property
     def is_done(self) -> bool:
@@ -238,6 +246,13 @@ class RecordSteps(keras.callbacks.Callback):
         """What comes behind the last step is not run."""
         if self._fits.is_done:
             raise Done
+
+
+def _shorten_validation(arguments: dict[str, Any], batches: int) -> None:
+    """A validation set may take longer than all steps that are compared."""
+    dataset = arguments.get("validation_data")
+    if isinstance(dataset, tf.data.Dataset) and arguments.get("validation_steps") is None:
+        arguments["validation_data"] = dataset.take(batches)
 
 
 def build(model: Any, data: Any) -> None:

@@ -11,6 +11,8 @@ whatever else is wrong; a layer that mixes rows makes the gradients wrong, too.
     rows.other_rows_by_worker              worker 0 has one device's rows, others don't
     rows.other_rows                        any other difference in rows, or in the number of steps
     weights.other_initial_weights          weights differ before the first step
+    settings.other_learning_rate           the learning rate differs in the step
+    weights.own_state_only                 trainable weights equal, the state of a layer not
     randomness.random_numbers_in_step      the script draws in the step
     layers.batch_normalization             the probe: it is the first layer that mixes rows
     layers.micro_batch_statistics          the same, with gradient accumulation
@@ -31,7 +33,8 @@ from tfdist.verify.diagnosis.metrics import metric_is_no_sum
 from tfdist.verify.diagnosis.randomness import random_numbers_in_step
 from tfdist.verify.diagnosis.reproducibility import not_reproducible
 from tfdist.verify.diagnosis.rows import other_batch_size, other_rows, other_rows_by_worker, sharded_by_hand
-from tfdist.verify.diagnosis.weights import other_initial_weights
+from tfdist.verify.diagnosis.settings import other_learning_rate
+from tfdist.verify.diagnosis.weights import other_initial_weights, own_state_only
 
 __all__ = ["CAUSES", "Evidence", "Finding", "diagnose"]
 
@@ -42,6 +45,8 @@ CAUSES: tuple[Cause, ...] = (
     other_rows_by_worker,
     other_rows,
     other_initial_weights,
+    other_learning_rate,
+    own_state_only,
     random_numbers_in_step,
     batch_normalization,
     micro_batch_statistics,

@@ -85,6 +85,10 @@ class Evidence:
                     calls[f"{site['what']} at {site['where']}"] = None
         return tuple(calls)
 
+    def is_trainable(self, path: str) -> bool:
+        """Whether the variable with this path is trained."""
+        return any(one["path"] == path and one["trainable"] for one in self.fit["variables"])
+
     def layers(self, class_: str, **settings: Any) -> tuple[str, ...]:
         """Paths of the model's layers of a class whose settings are as given."""
         return tuple(

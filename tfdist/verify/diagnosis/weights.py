@@ -20,3 +20,19 @@ def other_initial_weights(evidence: Evidence) -> Finding | None:
         (*(one.name for one in first), *evidence.sites("unseeded"), *evidence.sites("replicas", in_step=False)),
         "certain",
     )
+
+
+def own_state_only(evidence: Evidence) -> Finding | None:
+    """What is trained is equal, and what layers keep beside it is not."""
+    first = evidence.comparison.first
+    if not first or any(one.kind == "log" or evidence.is_trainable(one.name) for one in first):
+        return None
+    return Finding(
+        "state_of_a_layer",
+        "only what layers keep beside their weights differs",
+        "After each step of fit, float variables that layers assign are averaged over the replicas, by rows, which is "
+        "right for means and wrong for sums and counts; integers stay the replica's own.",
+        "Keep means over rows in such variables (moving averages), or count in a metric, whose variables are added up.",
+        tuple(one.name for one in first),
+        "likely",
+    )
