@@ -25,7 +25,8 @@ from tfdist.verify.recording import Recording
 from tfdist.verify.spec import ChildSpec
 
 _ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
-_TAIL_LINES = 40
+#: Lines of a traceback that are shown: where it began, and what it came to.
+_FIRST_LINES, _LAST_LINES = 16, 24
 
 
 class RunFailed(Exception):
@@ -39,7 +40,14 @@ class RunFailed(Exception):
 
     def __init__(self, run: str, how: str, words: Sequence[str]) -> None:
         super().__init__(f"{run}: {how}")
-        self.run, self.how, self.words = run, how, list(words)[-_TAIL_LINES:]
+        self.run, self.how, self.words = run, how, _shortened(words)
+
+
+def _shortened(words: Sequence[str]) -> list[str]:
+    more = len(words) - _FIRST_LINES - _LAST_LINES
+    if more <= 0:
+        return list(words)
+    return [*words[:_FIRST_LINES], f"... {more} lines ...", *words[-_LAST_LINES:]]
 
 
 class Interrupted(Exception):

@@ -87,7 +87,8 @@ def difference(received: np.ndarray, expected: np.ndarray) -> float:
     """The largest absolute difference; infinite where only one of both is a number."""
     if received.shape != expected.shape:
         return float("inf")
-    apart = np.abs(received.astype(np.float64) - expected.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        apart = np.abs(received.astype(np.float64) - expected.astype(np.float64))
     same = (received == expected) | (np.isnan(received) & np.isnan(expected))
     apart = np.where(same, 0.0, apart)
     return float(np.max(np.where(np.isnan(apart), np.inf, apart), initial=0.0))

@@ -1,0 +1,6 @@
+"""Waits for what never comes."""
+
+import threading
+
+print("waiting", flush=True)
+threading.Event().wait()
