@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.cluster_runner import ClusterFailed, run_python
-from tests.helpers.setups import ACCUMULATING, WORKERS
+from tests.helpers.setups import WORKERS
 
 #: The same sums in another order where the number of replicas changes, in float32.
 TOLERANCE = 1e-6
@@ -17,7 +17,7 @@ TOLERANCE = 1e-6
 def run(setup: str, folder: Path, kind: str, *options: str) -> None:
     folder.mkdir(exist_ok=True)
     arguments = ["-m", "tests.gradients.programs.resume", setup, str(folder), kind, *options]
-    run_python(arguments, workers={**WORKERS, **ACCUMULATING}[setup], logs=folder / "logs")
+    run_python(arguments, workers=WORKERS[setup], logs=folder / "logs")
 
 
 @pytest.mark.cluster

@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.helpers.cases import Case
 from tests.helpers.cluster_runner import ClusterFailed, run_python
-from tests.helpers.setups import ACCUMULATING, WORKERS
+from tests.helpers.setups import WORKERS
 
 #: Where the largest differences are kept for docs/matrix.md; see tests/helpers/matrix_table.py.
 REPORT = os.environ.get("TFDIST_MATRIX_REPORT", "")
@@ -39,7 +39,7 @@ def results(setup: str) -> list[dict[str, Any]]:
         output = Path(folder)
         arguments = ["-m", "tests.helpers.run_cases", setup, str(output)]
         try:
-            run_python(arguments, workers={**WORKERS, **ACCUMULATING}[setup], logs=output / "logs", timeout_seconds=900)
+            run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=900)
         except ClusterFailed as failure:
             return [{"": {"error": str(failure)}}]
         return [pickle.loads(path.read_bytes()) for path in sorted(output.glob("*.pickle"))]

@@ -17,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tests.helpers.cases import all_cases
-from tests.helpers.setups import ACCUMULATING, Setup
+from tests.helpers.cases import all_cases, runs_in
+from tests.helpers.setups import Setup
 from tfdist.cluster import Cluster
 
 #: What an error says that leaves the process unfit for more.
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     output = Path(folder) / f"{rank}.pickle"
     results: dict[str, Any] = {}
     for case in all_cases().values():
-        if (chosen and case.name not in chosen) or (name in ACCUMULATING and case.group != "accumulation"):
+        if (chosen and case.name not in chosen) or not runs_in(case, name):
             continue
         results[case.name] = _run(case, setup)
         output.write_bytes(pickle.dumps(results))

@@ -11,10 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 #: Processes of each set-up; 0 is one process without TF_CONFIG.
-WORKERS = {"one_device": 0, "mirrored2": 0, "mirrored3": 0, "workers2": 2, "workers3": 3}
-
-#: Set-ups of one replica, in which gradients accumulate; for cases of that group only.
-ACCUMULATING = {"one_device_strategy": 0, "no_strategy": 0}
+WORKERS = {
+    "one_device": 0,
+    "one_device_strategy": 0,
+    "no_strategy": 0,
+    "mirrored2": 0,
+    "mirrored3": 0,
+    "workers2": 2,
+    "workers3": 3,
+}
 
 
 @dataclass

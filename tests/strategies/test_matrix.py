@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.cases import all_cases
+from tests.helpers.cases import Case, all_cases, runs_in
 from tests.helpers.matrix import compare
-from tests.helpers.setups import ACCUMULATING
+from tests.helpers.setups import WORKERS
 
-CASES = all_cases()
-ACCUMULATION = {name: case for name, case in CASES.items() if case.group == "accumulation"}
+SETUPS = [setup for setup in WORKERS if setup != "one_device"]
+CELLS = [(setup, case) for setup in SETUPS for case in all_cases().values() if runs_in(case, setup)]
 
 
 @pytest.mark.cluster
 @pytest.mark.timeout(1200)  # the first case of a set-up runs all of them, in processes of its own
-@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
-@pytest.mark.parametrize("setup", ["mirrored2", "mirrored3", "workers2", "workers3"])
-def test_equals_one_device(setup: str, case) -> None:
+@pytest.mark.parametrize(("setup", "case"), CELLS, ids=[f"{setup}-{case.name}" for setup, case in CELLS])
+def test_equals_one_device(setup: str, case: Case) -> None:
     comparison = compare(setup, case)
     assert comparison.workers_equal
     assert comparison.difference <= case.tolerance
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("case", ACCUMULATION.values(), ids=list(ACCUMULATION))
-@pytest.mark.parametrize("setup", list(ACCUMULATING))
-def test_accumulation_on_one_device_equals_whole_batches(setup: str, case) -> None:
-    assert compare(setup, case).difference <= case.tolerance

@@ -44,11 +44,11 @@ class Step(Protocol):
     def all_reduce(self, value: tf.Tensor) -> tf.Tensor:
         """The sum over replicas, with the gradient that the global batch's loss has."""
 
-    def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
-        """What to multiply a loss with that was divided by this replica's own `divisor`."""
+    def mean(self, loss: tf.Tensor, divisor: tf.Tensor) -> tf.Tensor:
+        """The global batch's part of a loss that was divided by this replica's own `divisor`."""
 
-    def row_mean_factor(self) -> tf.Tensor:
-        """What to multiply a loss with that is a mean over this replica's rows."""
+    def row_mean(self, loss: tf.Tensor) -> tf.Tensor:
+        """The global batch's part of a loss that is a mean over this replica's rows."""
 
     def sum_factor(self) -> tf.Tensor:
         """What to multiply a loss with that is a sum over this replica's rows."""

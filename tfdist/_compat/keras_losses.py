@@ -49,7 +49,7 @@ def reduce_weighted_values(
     with _local_loss(step):
         loss = _reduce_weighted_values(values, sample_weight, mask, reduction, dtype)
     valid = tf.reduce_sum(tf.cast(mask, tf.float32))
-    return loss * tf.cast(step.mean_factor(valid), loss.dtype)
+    return step.mean(loss, valid)
 
 
 def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None = "sum_over_batch_size") -> Any:
@@ -61,18 +61,14 @@ def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None 
         loss = _reduce_values(values, sample_weight, reduction)
     if reduction in (None, "none"):
         return step.unreduced(loss)
-    return loss * tf.cast(_factor(step, values, sample_weight, reduction), loss.dtype)
-
-
-def _factor(step: hooks.Step, values: Any, sample_weight: Any, reduction: str | None) -> tf.Tensor:
     if reduction not in MEAN_REDUCTIONS:
-        return step.sum_factor()
+        return loss * tf.cast(step.sum_factor(), loss.dtype)
     if len(values.shape) == 0:
         # A custom loss that returned a scalar: taken for the mean over the replica's rows.
-        return step.row_mean_factor()
+        return step.row_mean(loss)
     if reduction == "mean_with_sample_weight" and sample_weight is not None:
-        return step.mean_factor(tf.cast(tf.reduce_sum(sample_weight), tf.float32))
-    return step.mean_factor(tf.cast(tf.size(values), tf.float32))
+        return step.mean(loss, tf.reduce_sum(sample_weight))
+    return step.mean(loss, tf.size(values))
 
 
 def scale_loss_for_distribution(value: Any) -> Any:

@@ -67,9 +67,7 @@ class GradientAccumulation:
     def __init__(self, optimizer: Any, settings: Callable[[], AccumulationOptions]) -> None:
         self._settings = settings
         self.options = settings()
-        rules = [rule.__name__ for rule in self.options.skip_rules]
-        self.state = Accumulators(optimizer, rules=rules, steps=self._fixed_steps, sums=self.sums)
-        self._skipping = Skipping(self.options.skip_rules, self.state)
+        self.state = Accumulators(optimizer, rules=self._rule_names, steps=self._fixed_steps, sums=self.sums)
         self._strategy: Any = None
         self._target: Target | None = None
         self._without: set[int] = set()
@@ -98,6 +96,9 @@ class GradientAccumulation:
         self.options = self._settings()
         if self.state.is_made:
             self.state.steps.assign(self._fixed_steps())
+
+    def _rule_names(self) -> list[str]:
+        return [rule.__name__ for rule in self.options.skip_rules]
 
     def _fixed_steps(self) -> int:
         return 1 if callable(self.options.steps) else int(self.options.steps)
@@ -195,7 +196,8 @@ class GradientAccumulation:
         self.state.micro_step.assign(0)
         self.state.flushes.assign_add(1)
         scale = loss_scale_of(target.optimizer)
-        self._skipping.unless(strategy, means, scale, lambda: each(lambda means: self._update(target, means), (means,)))
+        skipping = Skipping(self.options.skip_rules, self.state)
+        skipping.unless(strategy, means, scale, lambda: each(lambda means: self._update(target, means), (means,)))
         return 0
 
     # Eagerly, on every worker.

@@ -54,6 +54,9 @@ class AccumulationOptions:
                 "Expected: skip_rules to be functions of the gradients, with a __name__. "
                 f"Received: skip_rules={self.skip_rules!r}."
             )
+        names = [rule.__name__ for rule in self.skip_rules]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Expected: skip rules with names of their own. Received: {names}. Rename or merge them.")
         object.__setattr__(self, "skip_rules", tuple(self.skip_rules))
 
     @classmethod

@@ -28,7 +28,7 @@ class Accumulators(SaveableState):
 
     Args:
         optimizer: whose gradients are added up.
-        rules: names of the skip rules.
+        rules: gives the names of the skip rules.
         steps: gives K, or 1 where it is a function.
         sums: gives the weight and the slots' sums over all replicas; None where they can't be had.
 
@@ -45,19 +45,19 @@ class Accumulators(SaveableState):
     steps: tf.Variable
     weight: tf.Variable
     flushes: tf.Variable
-    skipped: dict[str, tf.Variable]
 
     def __init__(
         self,
         optimizer: Any,
         *,
-        rules: Sequence[str],
+        rules: Callable[[], Sequence[str]],
         steps: Callable[[], int],
         sums: Callable[[], tuple[np.ndarray, Sums] | None],
     ) -> None:
         self._optimizer = weakref.ref(optimizer)
         self._rules, self._first_steps, self._sums = rules, steps, sums
         self.slots: dict[int, Slot] = {}
+        self.skipped: dict[str, tf.Variable] = {}
         self.is_made = False
         self._pending: dict[str, np.ndarray] = {}
 
@@ -71,6 +71,8 @@ class Accumulators(SaveableState):
         with tf.init_scope(), strategy.scope():
             if not self.is_made:
                 self._make_counters()
+            for name in (rule for rule in self._rules() if rule not in self.skipped):
+                self.skipped[name] = _counter(0, tf.int64, f"skipped_{name}")
             for index, (kind, shape, dtype) in slots.items():
                 if index not in self.slots:
                     self.slots[index] = SLOTS[kind](shape, dtype)
@@ -79,14 +81,9 @@ class Accumulators(SaveableState):
             self._restore(pending)
 
     def _make_counters(self) -> None:
-        def counter(value: int, dtype: tf.DType, name: str) -> tf.Variable:
-            aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
-            return tf.Variable(value, trainable=False, dtype=dtype, aggregation=aggregation, name=name)
-
-        self.micro_step = counter(0, tf.int32, "micro_step")
-        self.steps = counter(self._first_steps(), tf.int32, "gradient_accumulation_steps")
-        self.flushes = counter(0, tf.int64, "flushes")
-        self.skipped = {name: counter(0, tf.int64, f"skipped_{name}") for name in self._rules}
+        self.micro_step = _counter(0, tf.int32, "micro_step")
+        self.steps = _counter(self._first_steps(), tf.int32, "gradient_accumulation_steps")
+        self.flushes = _counter(0, tf.int64, "flushes")
         self.weight = local_variable(tf.zeros([], weight_dtype()), "accumulated_weight")
         self.is_made = True
 
@@ -136,6 +133,11 @@ class Accumulators(SaveableState):
             for index, slot in self.slots.items():
                 _, parts = sums.get(index, ("", []))
                 slot.restore(parts, strategy, here=here)
+
+
+def _counter(value: int, dtype: tf.DType, name: str) -> tf.Variable:
+    aggregation = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, dtype=dtype, aggregation=aggregation, name=name)
 
 
 def _sums_of(arrays: dict[str, np.ndarray]) -> dict[int, tuple[str, list[np.ndarray]]]:

@@ -19,12 +19,19 @@ Two kinds of steps:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from tfdist._compat import hooks
+
+
+class _Mean(NamedTuple):
+    """What a loss was divided by: on this replica, and over all."""
+
+    divisor: tf.Tensor
+    total: tf.Tensor
 
 
 class ReplicaStep(hooks.Step):
@@ -46,8 +53,11 @@ class ReplicaStep(hooks.Step):
         self._replicas = context.num_replicas_in_sync
         self._rows = None if rows is None else tf.cast(rows, weight_dtype())
         self._total_rows: tf.Tensor | None = None
-        #: For each mean over replicas that was asked for: its divisor's sum over replicas, None where nobody knows.
-        self._divisors: list[tf.Tensor | None] = []
+        #: Means over replicas that were asked for.
+        self._means: list[_Mean] = []
+        self._has_other_losses = False
+        #: The mean whose divisor the gradients are weighted with, in place of rows.
+        self._sole: _Mean | None = None
 
     def has_rows(self) -> tf.Tensor:
         """Whether n_r > 0, a bool scalar; true where no rows are known."""
@@ -73,60 +83,80 @@ class ReplicaStep(hooks.Step):
 
     def gradient_share(self) -> tf.Tensor | None:
         """What this replica's gradients are weighted with before they are summed; None for nothing."""
-        return self.row_share() if self.in_keras else None
+        if not self.in_keras:
+            return None
+        if self._sole is None:
+            return self.row_share()
+        return tf.math.divide_no_nan(self._sole.divisor, self._sole.total)
 
     def micro_batch_weight(self) -> tuple[tf.Tensor, tf.Tensor]:
         """What this replica's gradients are multiplied with when micro-batches are added up, and the sum's divisor.
 
-        With D_k what the loss of micro-batch k was divided by over all replicas, R replicas:
+        With d_rk what the step's only loss was divided by in micro-batch k on replica r, D_k its sum over R replicas:
 
-            in Keras' steps         n_rk D_k / n_k, which adds up to D_k over the replicas, and the same
+            in Keras' steps         d_rk, and the same
             in a custom loop        D_k, since its losses have their share already, and D_k / R
 
-        D_k is n_k where there are several losses, and in Keras' steps where the loss gave none; it is 1 in a custom
-        loop that divided its losses by itself, so that micro-batches count alike.
+        Rows stand for d_rk where there are several losses, and in Keras' steps where the loss gave none. In a custom
+        loop that divided its losses by itself it is 1, so that micro-batches count alike.
 
         Returns:
             Two float scalars; the divisor is to be summed over replicas and micro-batches.
         """
-        divisor = self._divisors[0] if len(self._divisors) == 1 else None
-        if not self.in_keras:
-            if divisor is None:
-                divisor = self.total_rows() if self._divisors and self._can_reduce() else tf.constant(1.0)
-            return divisor, divisor / self._replicas
-        if self._rows is None:
-            return tf.constant(1.0), tf.constant(1.0)
-        weight = self._rows
-        if divisor is not None:
-            weight = weight * tf.math.divide_no_nan(divisor, self.total_rows())
-        return weight, weight
+        if self.in_keras:
+            weight = tf.constant(1.0, weight_dtype()) if self._rows is None else self._rows
+            weight = weight if self._sole is None else self._sole.divisor
+            return weight, weight
+        total = tf.constant(1.0, weight_dtype())
+        if self._means:
+            total = self._means[0].total if len(self._means) == 1 else self.total_rows()
+        return total, total / self._replicas
 
-    def mean_factor(self, divisor: tf.Tensor) -> tf.Tensor:
-        """d_r / d in a custom loop; that over the row share in Keras' steps, where the share comes later.
+    def mean(self, loss: tf.Tensor, divisor: tf.Tensor) -> tf.Tensor:
+        """The global batch's part of a loss that was divided by this replica's own `divisor` d_r.
+
+        In a custom loop that is d_r / d times the loss. In Keras' steps it is that over the row share, since the share
+        comes later; where it is the step's only loss, its gradient is left as it is and d_r / d becomes the share, so
+        that the backward pass needn't wait for the other replicas' divisors.
 
         Inside a function or conditional of the user's, where replicas cannot exchange anything, the row share stands
         for d_r / d; they are the same unless there are masks, ragged values or sample-weighted means.
         """
         if not self._can_reduce():
-            self._divisors.append(None)
-            return self.row_mean_factor()
+            return self.row_mean(loss)
         divisor = tf.cast(divisor, weight_dtype()) * tf.cast(self.has_rows(), weight_dtype())
-        total = self._total(divisor)
-        self._divisors.append(total)
-        share = tf.math.divide_no_nan(divisor, total)
+        mean = _Mean(divisor, self._total(divisor))
+        self._means.append(mean)
+        share = tf.math.divide_no_nan(mean.divisor, mean.total)
         if not self.in_keras:
-            return share
-        return tf.math.divide_no_nan(share, self.row_share())
+            return loss * tf.cast(share, loss.dtype)
+        factor = tf.cast(tf.math.divide_no_nan(share, self.row_share()), loss.dtype)
 
-    def row_mean_factor(self) -> tf.Tensor:
-        """The row share in a custom loop, 1 in Keras' steps."""
+        @tf.custom_gradient
+        def with_late_share(loss: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            return loss * factor, lambda upstream: upstream if self._is_sole(mean) else upstream * factor
+
+        return with_late_share(loss)
+
+    def _is_sole(self, mean: _Mean) -> bool:
+        """Whether a mean is all that the gradient comes from; asked in the backward pass, when all losses are known."""
+        layer_losses = any(losses for _, losses in self.layer_losses.values())
+        if len(self._means) == 1 and not self._has_other_losses and not layer_losses:
+            self._sole = mean
+        return self._sole is not None
+
+    def row_mean(self, loss: tf.Tensor) -> tf.Tensor:
+        """The global batch's part of a mean over rows: the row share in a custom loop, all in Keras' steps."""
+        self._has_other_losses = True
         if self.in_keras:
-            return tf.constant(1.0)
-        self._divisors.append(self.total_rows() if self._can_reduce() else None)
-        return self.row_share()
+            return loss
+        if self._can_reduce():
+            self._means.append(_Mean(self.total_rows(), self.total_rows()))
+        return loss * tf.cast(self.row_share(), loss.dtype)
 
     def sum_factor(self) -> tf.Tensor:
         """1 in a custom loop; in Keras' steps what undoes the row share."""
+        self._has_other_losses = True
         if not self.in_keras:
             return tf.constant(1.0)
         return tf.math.divide_no_nan(1.0, self.row_share())
@@ -147,6 +177,8 @@ class ReplicaStep(hooks.Step):
         In Keras' steps the gradient that comes back from replica s weighs n_s / n, but it is n_r / n that it will be
         weighted with on this replica; so it is sent weighted and divided by this replica's own share.
         """
+        # Rows have a share wherever there are any, which a loss' own divisor needn't.
+        self._has_other_losses = True
         if not self.in_keras:
             return _all_reduce_sum(value)
         share = tf.cast(self.row_share(), value.dtype)

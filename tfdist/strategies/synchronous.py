@@ -58,8 +58,6 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
-        if self.num_replicas_in_sync == 1 and not self.accumulates(None):
-            return super().run(fn, args=args, kwargs=kwargs, options=options)
         convert = tf_compat.caller_autograph()
 
         @tf.autograph.experimental.do_not_convert

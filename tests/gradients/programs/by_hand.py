@@ -72,13 +72,13 @@ def sparse_gradients_stay_sparse() -> None:
 def factors() -> None:
     """A loss that was divided by d_r = 4 of d = 8 on both replicas, with rows 1 and 3 of 4; sums; row means."""
     divisors = (tf.constant(4.0), tf.constant(4.0))
-    keras = in_replicas(lambda index, step: step.mean_factor(divisors[index]), (1, 3))
+    keras = in_replicas(lambda index, step: step.mean(tf.constant(1.0), divisors[index]), (1, 3))
     np.testing.assert_allclose(keras, [0.5 / 0.25, 0.5 / 0.75])
-    loop = in_replicas(lambda index, step: step.mean_factor(divisors[index]), (1, 3), in_keras=False)
+    loop = in_replicas(lambda index, step: step.mean(tf.constant(1.0), divisors[index]), (1, 3), in_keras=False)
     np.testing.assert_allclose(loop, [0.5, 0.5])
     np.testing.assert_allclose(in_replicas(lambda index, step: step.sum_factor(), (1, 3)), [4.0, 4.0 / 3.0], rtol=1e-6)
     np.testing.assert_allclose(
-        in_replicas(lambda index, step: step.row_mean_factor(), (1, 3), in_keras=False), [0.25, 0.75]
+        in_replicas(lambda index, step: step.row_mean(tf.constant(1.0)), (1, 3), in_keras=False), [0.25, 0.75]
     )
     assert all(in_replicas(lambda index, step: tf.constant(step.gradient_share() is None), (1, 3), in_keras=False))
 

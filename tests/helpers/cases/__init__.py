@@ -28,6 +28,18 @@ class Case:
 
 _cases: dict[str, Case] = {}
 
+#: Set-ups of one replica, where gradients accumulate and nothing else differs from one device.
+ACCUMULATING = ("one_device_strategy", "no_strategy")
+#: Set-ups of several replicas that leave accumulation out: two workers and three replicas do it elsewhere.
+NOT_ACCUMULATING = ("workers3",)
+
+
+def runs_in(case: Case, setup: str) -> bool:
+    """Whether a case says something new in a set-up."""
+    if case.group == "accumulation":
+        return setup not in NOT_ACCUMULATING
+    return setup not in ACCUMULATING
+
 
 def case(tolerance: float = TOLERANCE, why: str = "") -> Callable[[Any], Any]:
     """Register a case; a looser tolerance needs its reason."""
