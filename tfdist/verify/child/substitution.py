@@ -26,6 +26,15 @@ _OTHERS = (
     tf.distribute.TPUStrategy,
     tf.distribute.experimental.CentralStorageStrategy,
 )
+#: What a script may set before TensorFlow's first operation only; here the strategy was made before the script began.
+_DEVICE_SETTINGS = (
+    (tf.config, "set_logical_device_configuration"),
+    (tf.config, "set_visible_devices"),
+    (tf.config.experimental, "set_virtual_device_configuration"),
+    (tf.config.experimental, "set_memory_growth"),
+    (tf.config.threading, "set_inter_op_parallelism_threads"),
+    (tf.config.threading, "set_intra_op_parallelism_threads"),
+)
 
 
 class WorkersStrategy(MultiWorkerMirroredStrategy):
@@ -66,6 +75,12 @@ def substitute(strategy: tf.distribute.Strategy, made: list[dict[str, Any]]) -> 
         class_.__new__ = _giving(strategy, made)
     for class_ in _OTHERS:
         class_.__new__ = _refusing()
+    for module, name in _DEVICE_SETTINGS:
+        setattr(module, name, _ignore)
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """Devices are those of the run."""
 
 
 def _giving(strategy: tf.distribute.Strategy, made: list[dict[str, Any]]) -> Callable[..., Any]:
