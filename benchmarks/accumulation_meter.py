@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -81,7 +82,7 @@ class Meter:
 
     def seconds(self) -> list[float]:
         """Of each optimizer step but the first."""
-        return [after - before for before, after in zip(self._seconds, self._seconds[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(self._seconds)]
 
     def mean_bytes(self) -> float:
         """Sent and received in an optimizer step; acknowledgements come late, so only their mean is of use."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -22,7 +23,7 @@ TIMEOUT = datetime.timedelta(seconds=60)
 def make_model() -> nn.Module:
     torch.manual_seed(0)
     sizes = [FEATURES, *HIDDEN]
-    hidden = [[nn.Linear(before, after), nn.ReLU()] for before, after in zip(sizes, sizes[1:], strict=False)]
+    hidden = [[nn.Linear(before, after), nn.ReLU()] for before, after in itertools.pairwise(sizes)]
     return nn.Sequential(*[layer for pair in hidden for layer in pair], nn.Linear(sizes[-1], CLASSES))
 
 
