@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -30,11 +31,13 @@ def step(first=(2.0, 3.0), second=(1.0,), rows=(11, 12)):
 @pytest.fixture
 def evidence(tmp_path):
     """A function that makes evidence of a difference in a variable after the first step, changed as it is told."""
+    count = itertools.count()
 
     def made(*, one=(), other=(), fit=None, sites=None, slots=((), ()), **changes) -> Evidence:
         facts = {"fit": fit or {}, "sites": sites or {}}
-        reference = make(tmp_path / "one", BEGIN, one or [step()], slots=slots[0], **facts)
-        distributed = make(tmp_path / "other", BEGIN, other or [step()], slots=slots[1], **facts)
+        folder = tmp_path / str(next(count))
+        reference = make(folder / "one", BEGIN, one or [step()], slots=slots[0], **facts)
+        distributed = make(folder / "other", BEGIN, other or [step()], slots=slots[1], **facts)
         comparison = changes.pop("comparison", Comparison(first=[VARIABLE], worst_variable=VARIABLE, steps=1))
         return dataclasses.replace(Evidence(reference, distributed, comparison, 2), **changes)
 
@@ -52,6 +55,11 @@ def cause_of(found: Evidence) -> str:
 def test_nothing_known(evidence):
     finding = diagnose(evidence())
     assert (finding.cause, finding.confidence) == ("unknown", "possible")
+
+
+def test_what_float64_could_not_decide(evidence):
+    assert cause_of(evidence(undecided=True)) == "undecided"
+    assert cause_of(evidence(undecided=True, sites={"random": [site(in_step=True)]})) == "random_numbers_in_step"
 
 
 @pytest.mark.parametrize(
@@ -94,12 +102,12 @@ def test_workers_with_other_batches(evidence, tmp_path):
     """Worker 0 has row 11 of one device's 11 and 12, worker 1 has row 99."""
     comparison = Comparison(first=[VARIABLE], data=DataDifference(1, 2, 2, 1))
     made = evidence(other=[step(rows=(11,))], comparison=comparison)
-    worker = Recorder(tmp_path / "other", 1)
+    worker = Recorder(tmp_path / "0" / "other", 1)
     worker.begin([np.zeros(1)], {})
     worker.take_rows(np.array([99], np.uint64))
     worker.step(1, {}, [np.zeros(1)], [])
     worker.write_facts()
-    made = dataclasses.replace(made, distributed=Recording.read(tmp_path / "other"))
+    made = dataclasses.replace(made, distributed=Recording.read(tmp_path / "0" / "other"))
     finding = diagnose(made)
     assert finding.cause == "data_differs_between_workers"
     assert "worker 1 on others" in finding.explanation

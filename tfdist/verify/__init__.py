@@ -14,10 +14,10 @@ Order of runs, see `procedure`; rounding or error, see `tolerance`:
 1. Within float32's tolerance at every step, runs are equal.
 2. Beyond it, a difference is an error at once if the rows differ, or if most variables are off by more than 1% of
    their move in the step in which they first differ.
-3. All else is decided in float64: rounding shrinks by 2^29 = 5e8, an error does not. A difference that is within 1e-6
+3. All else is decided in float64: rounding shrinks by 2^29 = 5e8, an error does not. A difference that is within 1e-5
    there was rounding.
-4. Where the script does not run in float64, differences that begin below 100 eps and grow less than tenfold a step
-   are rounding.
+4. Where the script does not run in float64, differences that begin below a tenth of what is allowed and grow less
+   than tenfold a step are rounding.
 """
 
 from __future__ import annotations

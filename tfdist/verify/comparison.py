@@ -74,6 +74,7 @@ class Comparison:
         worst_variable: the largest difference of a variable, measured in what is allowed.
         worst_log: the same of a log.
         medians: for each training record, the median over variables of difference / move.
+        excesses: for each, the largest difference of a variable in units of what is allowed.
         sudden: whether the first differences came at once.
         workers_apart: the first step after which workers don't hold the same bits; None if they do.
     """
@@ -87,6 +88,7 @@ class Comparison:
     worst_variable: Difference | None = None
     worst_log: Difference | None = None
     medians: list[float] = field(default_factory=list)
+    excesses: list[float] = field(default_factory=list)
     sudden: bool = False
     workers_apart: int | None = None
 
@@ -142,6 +144,7 @@ def _take(found: Comparison, record: Record, differences: list[Difference]) -> N
     found.worst_log = _worst([found.worst_log, *logs])
     if record.kind == "step":
         found.medians.append(_median(variables))
+        found.excesses.append(max((one.excess for one in variables), default=0.0))
     if not found.first:
         found.first = sorted((one for one in differences if one.excess > 1), key=lambda one: -one.excess)
         if found.first and record.kind == "step":

@@ -132,9 +132,10 @@ class _Procedure:
         float64 = None
         if not self._options.float64 and _may_be_rounding(reference, comparison):
             float64 = self._in_float64(reference)
-            if float64.is_equal if float64 else grows_like_rounding(comparison.medians):
+            if float64.is_equal if float64 else grows_like_rounding(comparison.excesses):
                 return replace(result, float64=float64, notes=tuple(self._notes))
         evidence = self._evidence(reference, distributed, comparison)
+        evidence = replace(evidence, undecided=float64 is None and _may_be_rounding(reference, comparison))
         return replace(
             result,
             verdict=Verdict.DIFFERENT,
@@ -152,9 +153,7 @@ class _Procedure:
         try:
             one, other = self._runner.carry_out(*doubled)
         except RunFailed as failure:
-            self._notes.append(
-                f"It does not run in float64 ({failure.run}: {_last(failure)}), so how the differences grow decided."
-            )
+            self._notes.append(f"The script does not run in float64 ({failure.run}: {_last(failure)}).")
             return None
         return compare(one, other, FLOAT64, without=self._raw_logs(other))
 

@@ -20,7 +20,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import keras
 import numpy as np
@@ -129,11 +128,14 @@ def looking(view: View) -> Iterator[None]:
     def noted_apply(self: Any, grads: Any, trainable_variables: Any = None) -> None:
         view.applied += _arrays(list(grads))
 
-    with (
-        mock.patch.object(keras.layers.Layer, "__call__", noted_call),
-        mock.patch.object(tf.GradientTape, "gradient", noted_gradient),
-        mock.patch.object(keras.optimizers.Optimizer, "apply", noted_apply),
-    ):
+    with contextlib.ExitStack() as stack:
+        for owner, name, method in (
+            (keras.layers.Layer, "__call__", noted_call),
+            (tf.GradientTape, "gradient", noted_gradient),
+            (keras.optimizers.Optimizer, "apply", noted_apply),
+        ):
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, method)
         yield
 
 

@@ -71,6 +71,16 @@ def unknown(evidence: Evidence) -> Finding:
     if "layers" in evidence.probe:
         ruled_out.append("slices of the first batch, on one device, add up to the whole")
     own = tuple(f"{name} at {where}" for name, where in evidence.fit["own"].items())
+    if evidence.undecided:
+        return Finding(
+            "undecided",
+            "this may be rounding",
+            "The difference is too large for plain rounding and did not come as an error comes. In float64 rounding "
+            f"would vanish, but the script does not run there. Ruled out: {', '.join(ruled_out)}.",
+            "Write keras.config.floatx() where the script has float32, and run tfdist verify again.",
+            own,
+            "possible",
+        )
     return Finding(
         "unknown",
         "nothing that is known explains it",

@@ -47,6 +47,7 @@ class Evidence:
         again: the comparison of one device with itself, run again; None if it was not.
         again_facts: its facts.
         probe: what `child/probe.py` saw; empty if nothing.
+        undecided: whether it may be rounding, and float64 could not be asked.
     """
 
     reference: Recording
@@ -57,6 +58,7 @@ class Evidence:
     again: Comparison | None = None
     again_facts: dict[str, Any] = field(default_factory=dict)
     probe: dict[str, Any] = field(default_factory=dict)
+    undecided: bool = False
 
     @functools.cached_property
     def fit(self) -> dict[str, Any]:
