@@ -37,7 +37,7 @@ STEPS = (1, 4, 16)
 SIZES = [(ROWS // steps, steps) for steps in STEPS] + [(MICRO_ROWS, steps) for steps in STEPS[:2]]
 #: What a cluster of each kind trains with.
 ENGINES = {"tfdist": ("fit", "fit in executions", "loop"), "stock": ("stock",), "torch": ("torch",)}
-SESSION_TIMEOUT_SECONDS = 300
+SESSION_TIMEOUT_SECONDS = 600
 #: Numbers by name of the case and of what they are.
 Measured = dict[str, dict[str, list[float]]]
 

@@ -32,24 +32,26 @@ def losses(output: str) -> list[str]:
 
 @pytest.mark.cluster
 def test_one_device_two_replicas_and_two_workers_train_alike(tmp_path):
-    """Each shipped configuration; they differ in the strategy only."""
+    """Each shipped configuration; they differ in the strategy only, and in micro-batches to an optimizer step."""
     saved = tmp_path / "model.keras"
+    workers = ["strategy.name=MultiWorkerMirroredStrategy", "launch.workers=2"]
     runs = {
-        name: train(f"configs/{name}.yaml", "epochs=2", *more)
-        for name, more in {
-            "quickstart": [],
-            "mirrored": [],
-            "multi_worker_mirrored": [f"save={saved}"],
-        }.items()
+        (name, *more): train(f"configs/{name}.yaml", "epochs=2", *more)
+        for name, *more in [
+            ("quickstart",),
+            ("mirrored",),
+            ("multi_worker_mirrored", f"save={saved}"),
+            ("accumulate",),
+            ("accumulate", *workers, "strategy.options.gradient_accumulation_steps=4"),
+        ]
     }
     for run in runs.values():
         assert run.returncode == 0, run.stdout + run.stderr
-    expected = losses(runs["quickstart"].stdout)
+    expected = losses(runs["quickstart",].stdout)
     assert len(expected) == 2
-    assert losses(runs["mirrored"].stdout) == expected
     # The launcher shows the chief's lines; the other worker is silent.
-    assert losses(runs["multi_worker_mirrored"].stdout) == expected
-    assert runs["multi_worker_mirrored"].stdout.count(f"saved model: {saved}") == 1
+    assert {name: losses(run.stdout) for name, run in runs.items()} == dict.fromkeys(runs, expected)
+    assert runs["multi_worker_mirrored", f"save={saved}"].stdout.count(f"saved model: {saved}") == 1
     assert keras.models.load_model(saved).count_params() > 0
 
 

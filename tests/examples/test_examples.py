@@ -54,21 +54,50 @@ def test_example_on_two_workers(script):
     assert first > 0.85
 
 
-@pytest.mark.cluster
-def test_multi_worker_on_mnist_from_a_local_file(tmp_path):
-    """Noise in the shape of MNIST: its file can be read, trained on, and the model saved once."""
+@pytest.fixture
+def noise_as_mnist(tmp_path):
+    """A folder with a file of noise in the shape of MNIST."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (96, 28, 28), dtype=np.uint8)
     labels = random.integers(0, 10, 96, dtype=np.uint8)
     data = {"x_train": images, "y_train": labels, "x_test": images[:32], "y_test": labels[:32]}
     np.savez(tmp_path / "mnist.npz", **data)
+    return tmp_path
+
+
+@pytest.mark.cluster
+def test_accumulation_takes_fewer_steps_alone_and_on_two_workers():
+    """1,437 digits in batches of 256 are 6 optimizer steps an epoch, the last of them smaller."""
+    options = ["examples/accumulate_mnist.py", "--data=digits"]
+    alone, workers = run(*options), run(*LAUNCH, *options)
+    assert "256 rows an optimizer step = 8 micro-batches x 32 rows = 8 x 1 replica x 32 rows" in alone
+    assert workers.count("256 rows an optimizer step = 8 micro-batches x 32 rows = 8 x 2 replicas x 16 rows") == 1
+    assert re.findall(r"optimizer steps: (\d+)", alone + workers) == ["30"] * 3
+    first, second = accuracies(workers)
+    assert first == second
+    assert first > 0.85
+    assert f"accuracy: {first:.4f}" in alone
+
+
+@pytest.mark.unit
+def test_accumulation_on_mnist_from_a_local_file(noise_as_mnist):
+    """96 rows are one optimizer step of 64 rows and one of 32."""
+    options = ["--global_batch=64", "--gradient_accumulation_steps=4", "--epochs=1"]
+    output = run("examples/accumulate_mnist.py", *options, TFDIST_DATA_DIR=str(noise_as_mnist))
+    assert "64 rows an optimizer step = 4 micro-batches x 16 rows" in output
+    assert "optimizer steps: 2" in output
+
+
+@pytest.mark.cluster
+def test_multi_worker_on_mnist_from_a_local_file(noise_as_mnist, tmp_path):
+    """Its file can be read, trained on, and the model saved once."""
     output = run(
         *LAUNCH,
         "examples/multi_worker.py",
         "--data=mnist",
         "--epochs=1",
         f"--save={tmp_path / 'model.keras'}",
-        TFDIST_DATA_DIR=str(tmp_path),
+        TFDIST_DATA_DIR=str(noise_as_mnist),
     )
     first, second = accuracies(output)
     assert first == second

@@ -73,7 +73,7 @@ def test_what_can_not_be_divided_is_refused_with_numbers_that_can(numbers, messa
 
 @pytest.mark.parametrize("value", [True, 64.0, "64", None])
 def test_what_is_no_int_is_refused(value):
-    with pytest.raises(TypeError, match="Expected: global_batch as an int. Received: global_batch="):
+    with pytest.raises(TypeError, match=r"Expected: global_batch as an int\. Received: global_batch="):
         BatchSizes(global_batch=value)
     with pytest.raises(TypeError, match="Expected: micro_batch as an int"):
         BatchSizes.from_micro_batch(value)
