@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,20 @@ def test_a_run_that_takes_too_long():
     assert "fail_never_ends.py" in text  # where it was
 
 
+def test_ctrl_c_ends_all_of_it(tmp_path, wait_until):
+    command = [sys.executable, "-m", "tfdist", "verify", f"--keep={tmp_path}", str(SCRIPTS / "fail_never_ends.py")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_until(lambda: "waiting" in read(tmp_path / "one-device.log"))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert said.endswith("tfdist verify: ended by SIGINT\n")
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def test_the_command_line(tmp_path, capsys):
     """Exit code, report on stdout, progress on stderr, and the result for machines."""
     path = tmp_path / "result.json"
@@ -70,6 +87,9 @@ def test_the_command_line(tmp_path, capsys):
     assert (found["verdict"], found["exit_code"]) == ("different", 1)
     assert found["data"] == {"step": 1, "expected": 16, "received": 32, "common": 16}
     assert found["finding"]["cause"] == "per_replica_batch_size"
+    assert found["finding"]["confidence"] == "certain"
+    (where,) = found["finding"]["where"]
+    assert where == "strategy.num_replicas_in_sync at tests/verify/scripts/bad_batch_size.py:9"
 
 
 def test_a_directory_that_holds_something_is_not_overwritten(tmp_path):

@@ -35,6 +35,7 @@ class Planted:
     step: int = 1
     confidence: str = "certain"
     accumulate: int = 1
+    float64: bool = False
 
 
 KERNEL, BIAS, LAST_BIAS = "sequential/dense/kernel", "sequential/dense/bias", "sequential/dense_1/bias"
@@ -43,7 +44,6 @@ MISTAKES = {
     "bad_scaled_by_replicas": Planted("scaled_by_replicas", "classifier/dense_1/kernel", "num_replicas_in_sync at"),
     "bad_sum_loss": Planted("loss_is_a_sum", BIAS, "loss squared_error at"),
     "bad_clipping": Planted("clipped_before_reduce", "classifier/dense/bias", "tf.clip_by_global_norm at"),
-    "bad_batch_size": Planted("per_replica_batch_size", BIAS, "num_replicas_in_sync at"),
     "bad_sharding": Planted("sharded_by_hand", LAST_BIAS, "Dataset.shard at"),
     "bad_unseeded_shuffle": Planted("not_reproducible", "", "np.random.default_rng() at"),
     "bad_data_before_strategy": Planted("data_differs_between_workers", BIAS, ""),
@@ -51,7 +51,7 @@ MISTAKES = {
     "bad_layer": Planted("layer_mixes_rows", "dense/bias", "centre"),
     "bad_noise": Planted("random_numbers_in_step", "noisy/dense/bias", "tf.random.normal at", confidence="likely"),
     "bad_learning_rate": Planted("learning_rate", "optimizer.learning_rate", "num_replicas_in_sync at", step=5),
-    "bad_metric": Planted("metric_is_no_sum", "largest_logit", "largest_logit", confidence="likely"),
+    "bad_metric": Planted("metric_is_no_sum", "largest_logit", "largest_logit", confidence="likely", float64=True),
     "clean_convolution": Planted(
         "batch_normalization_of_micro_batches", "sequential/conv2d/bias", "batch_normalization", accumulate=2
     ),
@@ -61,7 +61,7 @@ MISTAKES = {
 @pytest.mark.parametrize("script", MISTAKES)
 def test_a_planted_mistake_is_named(script):
     planted = MISTAKES[script]
-    result = run(script, accumulate=planted.accumulate)
+    result = run(script, accumulate=planted.accumulate, float64=planted.float64)
     text = report(result)
     assert result.verdict is Verdict.DIFFERENT, text
     assert result.finding.cause == planted.cause, text

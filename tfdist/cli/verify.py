@@ -24,7 +24,7 @@ from tfdist.cli.flags import UsageError, parse
 from tfdist.verify import VerifyError, VerifyOptions
 
 USAGE = "tfdist verify [options] script.py [args]"
-_STARTS = 128  # what a shell adds to a signal's number
+_OF_SIGNALS = 128  # what a shell adds to the number of the signal that ended a command
 
 
 def define_flags() -> flags.FlagValues:
@@ -81,6 +81,6 @@ def _verify(options: VerifyOptions) -> int:
         result = verify(options, progress)
     except Interrupted as interrupted:
         progress.say(f"tfdist verify: ended by {signal.Signals(interrupted.signum).name}")
-        return _STARTS + interrupted.signum
+        return _OF_SIGNALS + interrupted.signum
     print(report(result), flush=True)
     return result.verdict.exit_code

@@ -168,29 +168,33 @@ class _Procedure:
         return raw
 
     def _evidence(self, reference: Recording, distributed: Recording, comparison: Comparison) -> Evidence:
-        options = self._options
-        accumulate = max(options.accumulate, reference.chief_facts.get("accumulate", 1))
-        evidence = Evidence(reference, distributed, comparison, options.workers, accumulate)
-        slices = max(options.workers * options.accumulate, 2)
-        # One device trains on whole batches: what it is told of micro-batches is for the probe alone.
-        probe = replace(self._one_device, probe=slices, accumulate=options.accumulate)
-        runs = Run("again", "one device again", self._one_device), Run("probe", "its first step in slices", probe)
+        accumulate = max(self._options.accumulate, reference.chief_facts.get("accumulate", 1))
+        evidence = Evidence(reference, distributed, comparison, self._options.workers, accumulate)
+        runs = [Run("again", "one device again", self._one_device)]
+        if not (comparison.data or comparison.structure):
+            # On the same rows; with others there is nothing to be seen in a step.
+            runs.append(self._probe_run())
         try:
-            again, probed = self._runner.carry_out(*runs)
+            again, *probes = self._runner.carry_out(*runs)
         except RunFailed as failure:
             self._notes.append(f"The cause was looked for without a second run ({failure.run}: {_last(failure)}).")
             return evidence
+        seen = self._seen(probes[0]) if probes else {}
+        return replace(evidence, again=compare(reference, again, self._tolerance), probe=seen)
+
+    def _probe_run(self) -> Run:
+        options = self._options
+        slices = max(options.workers * options.accumulate, 2)
+        # One device trains on whole batches: what it is told of micro-batches is for the probe alone.
+        spec = replace(self._one_device, probe=slices, accumulate=options.accumulate)
+        return Run("probe", "its first step in slices", spec)
+
+    def _seen(self, probed: Recording) -> dict[str, Any]:
         seen: dict[str, Any] = probed.chief_facts.get("probe", {})
-        if "error" in seen:
-            self._notes.append(
-                "The first step does not run on slices of the batch, eagerly, so nothing was seen there."
-            )
-        return replace(
-            evidence,
-            again=compare(reference, again, self._tolerance),
-            again_facts=again.chief_facts,
-            probe={} if "error" in seen else seen,
-        )
+        if "error" not in seen:
+            return seen
+        self._notes.append("The first step does not run on slices of the batch, eagerly, so nothing was seen there.")
+        return {}
 
 
 def _may_be_rounding(reference: Recording, comparison: Comparison) -> bool:

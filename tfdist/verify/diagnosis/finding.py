@@ -45,7 +45,6 @@ class Evidence:
         workers: how many there are.
         accumulate: micro-batches to an optimizer step.
         again: the comparison of one device with itself, run again; None if it was not.
-        again_facts: its facts.
         probe: what `child/probe.py` saw; empty if nothing.
         undecided: whether it may be rounding, and float64 could not be asked.
     """
@@ -56,7 +55,6 @@ class Evidence:
     workers: int
     accumulate: int = 1
     again: Comparison | None = None
-    again_facts: dict[str, Any] = field(default_factory=dict)
     probe: dict[str, Any] = field(default_factory=dict)
     undecided: bool = False
 
