@@ -20,8 +20,8 @@ from tfdist.errors import TfdistError
 COMMANDS = {
     "launch": "run one script on all tasks of a job",
     "train": "train what a configuration file describes",
-    "verify": "compare a script on several workers with one device, and say what differs and why",
     "doctor": "look at this machine and TF_CONFIG, and say what is wrong",
+    "verify": "compare a script on several workers with one device, and say what differs and why",
 }
 
 USAGE_ERROR = 2
