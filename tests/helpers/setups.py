@@ -54,6 +54,11 @@ class Setup:
         return self.strategy is None and self.name != "no_strategy"
 
     @property
+    def is_stock(self) -> bool:
+        """Whether the strategy is TensorFlow's own."""
+        return self.strategy is not None and not hasattr(type(self.strategy), "gradient_accumulation_steps")
+
+    @property
     def replicas(self) -> int:
         """Replicas in sync."""
         return 1 if self.strategy is None else self.strategy.num_replicas_in_sync

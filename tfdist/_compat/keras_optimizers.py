@@ -30,6 +30,9 @@ _inner: weakref.WeakSet[Any] = weakref.WeakSet()
 #: Optimizers whose `_iterations` counts optimizer steps, not micro-batches.
 _counting_updates: weakref.WeakSet[Any] = weakref.WeakSet()
 
+#: Optimizers whose own accumulation is switched off just now: its steps, and how many replicas want it so.
+_switched_off: weakref.WeakKeyDictionary[Any, tuple[int | None, int]] = weakref.WeakKeyDictionary()
+
 #: Classes that have an `apply` of their own; Keras 3.12 has no MultiOptimizer.
 _MULTI = (keras.optimizers.MultiOptimizer,) if hasattr(keras.optimizers, "MultiOptimizer") else ()
 _apply = {class_: class_.apply for class_ in (BaseOptimizer, keras.optimizers.LossScaleOptimizer, *_MULTI)}
@@ -96,15 +99,24 @@ def attach_accumulation(optimizer: Any, accumulation: Any, checkpoint_state: Any
 
 @contextlib.contextmanager
 def without_accumulation(optimizer: Any) -> Iterator[None]:
-    """Keras' own accumulation, switched off while tfdist builds or updates in its place."""
-    kept = [(one, one.gradient_accumulation_steps) for one in (optimizer, *parts_of(optimizer))]
+    """Keras' own accumulation, switched off while tfdist builds or updates in its place.
+
+    Replicas are threads that take turns in here, so the first one in switches off and the last one out switches on.
+    """
+    parts = [optimizer, *parts_of(optimizer)]
+    for part in parts:
+        steps, entered = _switched_off.get(part, (part.gradient_accumulation_steps, 0))
+        _switched_off[part] = (steps, entered + 1)
+        object.__setattr__(part, "gradient_accumulation_steps", None)
     try:
-        for one, _ in kept:
-            object.__setattr__(one, "gradient_accumulation_steps", None)
         yield
     finally:
-        for one, steps in kept:
-            object.__setattr__(one, "gradient_accumulation_steps", steps)
+        for part in parts:
+            steps, entered = _switched_off.pop(part)
+            if entered > 1:
+                _switched_off[part] = (steps, entered - 1)
+            else:
+                object.__setattr__(part, "gradient_accumulation_steps", steps)
 
 
 def build(self: Any, variables: Any) -> Any:

@@ -25,6 +25,7 @@ the only one; see `ReplicaStep.micro_batch_weight`.
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import build_if_needed, loss_scale_of, variable_index
+from tfdist._compat.keras_optimizers import build_if_needed, gradient_accumulation_steps, loss_scale_of, variable_index
 from tfdist.errors import TfdistError
 from tfdist.gradients.accumulation_options import AccumulationOptions
 from tfdist.gradients.accumulators import Accumulators, Sums
@@ -66,6 +67,7 @@ class GradientAccumulation:
 
     def __init__(self, optimizer: Any, settings: Callable[[], AccumulationOptions]) -> None:
         self._settings = settings
+        self._optimizer = weakref.ref(optimizer)
         self.options = settings()
         self.state = Accumulators(optimizer, rules=self._rule_names, steps=self._fixed_steps, sums=self.sums)
         self._strategy: Any = None
@@ -73,6 +75,11 @@ class GradientAccumulation:
         self._without: set[int] = set()
         self._compiled: dict[str, Any] = {}
         self._held: tuple[np.ndarray, Sums] | None = None
+
+    @property
+    def has_own_steps(self) -> bool:
+        """Whether the Keras optimizer asks for a number of micro-batches itself."""
+        return gradient_accumulation_steps(self._optimizer()) is not None
 
     @property
     def micro_steps(self) -> int:

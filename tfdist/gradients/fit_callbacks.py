@@ -65,8 +65,8 @@ def caution_about_batch_statistics(model: Any) -> None:
     _warned.add(model)
     logger.warning(
         "model %r accumulates gradients and has %d BatchNormalization layers, which normalize with the statistics of "
-        "their micro-batch, not of the accumulated batch. synchronized=True takes the micro-batch of all replicas; "
-        "GroupNormalization or LayerNormalization depend on no batch and are exact",
+        "their micro-batch (ghost batch normalization), not of the accumulated batch. synchronized=True takes the "
+        "micro-batch of all replicas; GroupNormalization and LayerNormalization depend on no batch and are exact",
         model.name,
         len(layers),
     )

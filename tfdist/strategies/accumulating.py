@@ -33,7 +33,9 @@ class AccumulatingStrategy:
     def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
         self._accumulation = AccumulationOptions.of(steps)
         for accumulation in self._accumulations:
-            accumulation.refresh()
+            # An optimizer with a number of its own is asked at its next fit; until then nothing changes for it.
+            if not accumulation.has_own_steps:
+                accumulation.refresh()
 
     def options_of(self, optimizer: Any) -> AccumulationOptions:
         """How an optimizer accumulates here; None is no optimizer in particular.
@@ -44,7 +46,9 @@ class AccumulatingStrategy:
         if optimizer is None:
             return self._accumulation
         accumulation = accumulation_of(optimizer)
-        return combined(self._accumulation, optimizer) if accumulation is None else accumulation.options
+        if accumulation is None or accumulation in self._accumulations:
+            return combined(self._accumulation, optimizer)
+        return accumulation.options
 
     def accumulates(self, optimizer: Any) -> bool:
         """Whether an optimizer's batches are not all optimizer steps."""

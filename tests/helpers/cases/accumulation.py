@@ -25,8 +25,9 @@ def accumulating(setup: Setup, make: Make, steps: Any, door: str = "strategy") -
     """A function that makes the optimizer, which accumulates everywhere but on the one device."""
     if setup.is_reference:
         yield make
-    elif door == "keras":
-        yield lambda: make(gradient_accumulation_steps=steps)
+    elif door == "keras" or setup.is_stock:
+        steps = getattr(steps, "steps", steps)
+        yield make if steps == 1 else lambda: make(gradient_accumulation_steps=steps)
     elif setup.strategy is None:
         yield lambda: accumulate(make(), steps)
     else:

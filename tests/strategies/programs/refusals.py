@@ -69,8 +69,12 @@ def accumulation_asked_for_twice(setup: Setup) -> None:
     twice = r"gradient_accumulation_steps=2 on the strategy.*gradient_accumulation_steps=4 on the optimizer.*Remove"
     setup.strategy.gradient_accumulation_steps = 2
     refuses(ValueError, twice, lambda: setup.classifier(lambda: keras.optimizers.SGD(gradient_accumulation_steps=4)))
-    fit(setup.classifier(lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)))
+    model = setup.classifier(lambda: keras.optimizers.SGD(gradient_accumulation_steps=2))
+    fit(model)
+    setup.strategy.gradient_accumulation_steps = 4  # not that model's affair, until it is trained again
+    refuses(ValueError, r"=4 on the strategy.*=2 on the optimizer", lambda: fit(model))
     setup.strategy.gradient_accumulation_steps = 1
+    fit(model)
 
 
 def accumulation_in_parts(setup: Setup) -> None:
