@@ -21,6 +21,8 @@ from tests.helpers.cluster_runner import ClusterFailed, run_python
 from tests.helpers.matrix import difference_of, results
 from tests.helpers.setups import WORKERS
 
+COLUMNS = ["mirrored2", "mirrored3", "stock mirrored2", "workers2", "workers3", "stock workers2"]
+ACCUMULATION_COLUMNS = ["no_strategy", "one_device_strategy", "mirrored2", "mirrored3", "workers2"]
 STOCK_SETUPS = ("mirrored2", "workers2")
 HEAD = """# What equals one device, and how nearly
 
@@ -28,7 +30,10 @@ Each row is a case of `tests/helpers/cases/`, each cell the largest difference f
 batches, over weights, History, evaluate and predict: absolute, or relative where the value is above 1. All workers
 returned the same bits in every cell. `mirrored`: MirroredStrategy on 2 and 3 logical CPUs; `workers`:
 MultiWorkerMirroredStrategy with 2 and 3 processes. `stock`: the same code under tf.distribute's own strategy; an error
-is named by its type. The tolerance that the test enforces is 1e-5 where nothing else is said.
+is named by its type. The tolerance that the test enforces is 1e-5 where nothing else is said, 1e-6 for accumulation,
+where one device trained on whole batches and the others on their micro-batches: `no_strategy` is
+`tfdist.gradients.accumulate`, `one_device_strategy` is OneDeviceStrategy. Keras' own accumulation fails under stock
+MirroredStrategy, so there is nothing to put beside it.
 
 TensorFlow {tensorflow}, Keras {keras}, CPU. Made by `python -m tests.helpers.matrix_table`; see that file.
 
@@ -39,7 +44,7 @@ def run_stock(output: Path) -> None:
     """Run all cases under stock strategies; a process that died or hung is followed by one for the rest."""
     with output.open("w") as report:
         for setup in STOCK_SETUPS:
-            left = list(all_cases())
+            left = [case.name for case in all_cases().values() if case.group != "accumulation"]
             while left:
                 found = _stock_results(setup, left) or {left[0]: {"error": "", "type": "ended or hung"}}
                 for name, outcome in found.items():
@@ -77,12 +82,12 @@ def write_table(matrix: Path, stock: Path, output: Path) -> None:
 
     cells = {(row["setup"], row["case"]): f"{row['difference']:.0e}" for row in _rows(matrix)}
     cells |= {(f"stock {row['setup']}", row["case"]): row["stock"] for row in _rows(stock)}
-    columns = ["mirrored2", "mirrored3", "stock mirrored2", "workers2", "workers3", "stock workers2"]
     text = [HEAD.format(tensorflow=version("tensorflow"), keras=version("keras"))]
     group = ""
     for case in all_cases().values():
         if case.group != group:
             group = case.group
+            columns = COLUMNS if group != "accumulation" else ACCUMULATION_COLUMNS
             text += [f"\n## {group.replace('_', ' ').capitalize()}\n"]
             text += [f"| case | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         values = " | ".join(cells.get((column, case.name), "") for column in columns)
