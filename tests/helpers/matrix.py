@@ -39,7 +39,7 @@ def results(setup: str) -> list[dict[str, Any]]:
         output = Path(folder)
         arguments = ["-m", "tests.helpers.run_cases", setup, str(output)]
         try:
-            run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=900)
+            run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=1500)
         except ClusterFailed as failure:
             return [{"": {"error": str(failure)}}]
         return [pickle.loads(path.read_bytes()) for path in sorted(output.glob("*.pickle"))]

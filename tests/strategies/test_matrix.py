@@ -13,7 +13,7 @@ CELLS = [(setup, case) for setup in SETUPS for case in all_cases().values() if r
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(1200)  # the first case of a set-up runs all of them, in processes of its own
+@pytest.mark.timeout(1800)  # the first case of a set-up runs all of them, in processes of its own
 @pytest.mark.parametrize(("setup", "case"), CELLS, ids=[f"{setup}-{case.name}" for setup, case in CELLS])
 def test_equals_one_device(setup: str, case: Case) -> None:
     comparison = compare(setup, case)

@@ -100,7 +100,10 @@ class GradientAccumulation:
 
     def refresh(self) -> None:
         """Take over what the user has changed since; eagerly."""
-        self.options = self._settings()
+        options = self._settings()
+        if options != self.options:
+            self.options = options
+            self._compiled.clear()
         if self.state.is_made:
             self.state.steps.assign(self._fixed_steps())
 
