@@ -51,7 +51,7 @@ def main() -> None:
         compile_model(model, LEARNING_RATE)
     model.fit(train, epochs=args.epochs, validation_data=test, shuffle=False, verbose=2)
     results = model.evaluate(test, verbose=0, return_dict=True)
-    print(f"optimizer steps: {int(model.optimizer.iterations.numpy())}")
+    print(f"optimizer steps: {int(model.optimizer.iterations)}")
     print(f"replicas: {strategy.num_replicas_in_sync}, accuracy: {results['accuracy']:.4f}")
 
 

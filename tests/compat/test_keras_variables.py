@@ -55,3 +55,19 @@ def test_moving_averages_are_assigned_through_assign(assigned):
 
 def test_the_fault_is_still_there(stock_faults):
     canary.still(stock_faults, "moving_averages_drift_apart")
+
+
+@pytest.mark.parametrize("name", ["__int__", "__float__"])
+def test_conversions_to_numbers_are_methods_of_the_class(name):
+    canary.find(f"{VARIABLE}.{name}")
+    shim = canary.module()
+    canary.same_parameters(shim._numbers[name], lambda self: None)
+    canary.check(keras.Variable.__int__ is canary.find(VARIABLE).__int__, "keras.Variable has an __int__ of its own")
+
+
+def test_numbers_of_a_plain_variable_are_upstreams():
+    shim = canary.module()
+    number = shim._number(shim._numbers["__int__"], int)
+    assert number(keras.Variable(3.0)) == 3
+    with pytest.raises(TypeError, match="Only scalar"):
+        number(keras.Variable([1.0, 2.0]))

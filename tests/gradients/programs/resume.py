@@ -39,7 +39,7 @@ def main(name: str, folder: Path, kind: str, *, killed: bool) -> None:
         if killed and done + 1 == KILLED_AFTER:
             os.kill(os.getpid(), signal.SIGKILL)
     assert start == (KILLED_AFTER if folder.name == "killed" else 0)
-    assert int(np.asarray(model.optimizer.iterations)) == MICRO_BATCHES // STEPS
+    assert int(model.optimizer.iterations) == MICRO_BATCHES // STEPS
     np.save(folder / f"weights-{getattr(setup.strategy, 'worker_index', 0)}.npy", weights(model))
 
 

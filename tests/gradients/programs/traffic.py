@@ -54,7 +54,7 @@ def counters(model: keras.Model) -> dict[str, int]:
         "collectives": max((int(key.numpy()) for key in tf_compat._counters.values()), default=0),
         "bytes": int(received.split()[1]),
         "flushes": 0 if accumulation is None else int(accumulation.state.flushes.numpy()),
-        "optimizer steps": int(np.asarray(model.optimizer.iterations)),
+        "optimizer steps": int(model.optimizer.iterations),
     }
 
 

@@ -66,6 +66,19 @@ def check_statistics(setup: Setup) -> None:
         np.testing.assert_array_equal(copy.numpy(), layer.moving_variance.numpy())
 
 
+def check_numbers(setup: Setup) -> None:
+    """`int` and `float` of variables, as on one device; of one with a dimension they are refused."""
+    model = setup.classifier(lambda: keras.optimizers.SGD(0.5))
+    model.fit(features(40), labels(40), batch_size=10, verbose=0)
+    assert (int(model.optimizer.iterations), float(model.optimizer.learning_rate)) == (4, 0.5)
+    try:
+        int(model.weights[0])
+    except TypeError as error:
+        assert "Only scalar" in str(error)
+    else:
+        raise AssertionError("a matrix became a number")
+
+
 def assert_equal_everywhere(setup: Setup, value: np.ndarray) -> None:
     """The same bits on every worker."""
     gathered = setup.strategy.gather(tf.constant(value)[tf.newaxis], axis=0).numpy()
@@ -77,3 +90,4 @@ if __name__ == "__main__":
     check_masks(here)
     check_random_layers_in_fit(here)
     check_statistics(here)
+    check_numbers(here)
