@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import pickle
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,26 @@ class Comparison:
     workers_equal: bool
 
 
-@functools.cache
+#: Two set-ups at a time, which is what two cores can do.
+_pool = ThreadPoolExecutor(2)
+_runs: dict[str, Future[list[dict[str, Any]]]] = {}
+
+
+def start(setups: Iterable[str]) -> None:
+    """Begin to run set-ups, in this order; those of several processes wait until their results are asked for."""
+    for setup in setups:
+        if setup not in _runs and not WORKERS[setup]:
+            _runs[setup] = _pool.submit(_run, setup)
+
+
 def results(setup: str) -> list[dict[str, Any]]:
     """What every task of a set-up returned for every case."""
+    if setup not in _runs:
+        _runs[setup] = _pool.submit(_run, setup)
+    return _runs[setup].result()
+
+
+def _run(setup: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="tfdist-matrix-") as folder:
         output = Path(folder)
         arguments = ["-m", "tests.helpers.run_cases", setup, str(output)]
@@ -51,8 +68,8 @@ def compare(setup: str, case: Case) -> Comparison:
     Raises:
         AssertionError: the case failed, with its traceback, or returned something else than on one device.
     """
-    with ThreadPoolExecutor(2) as pool:  # the first time, one device runs beside the set-up
-        reference, tasks = pool.map(results, ("one_device", setup))
+    start(["one_device"])
+    reference, tasks = results("one_device"), results(setup)
     expected = _values(reference[0], case.name)
     ranks = [_values(rank, case.name) for rank in tasks]
     assert ranks[0].keys() == expected.keys()
