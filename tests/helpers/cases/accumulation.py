@@ -112,7 +112,7 @@ def train_eagerly() -> Any:
     return train_with(OPTIMIZERS["adam"], run_eagerly=True)
 
 
-variants(train_eagerly, {"accumulate_run_eagerly": ()}, tolerance=TOLERANCE)
+variants(train_eagerly, {"accumulate_run_eagerly": ()}, tolerance=TOLERANCE, two_replicas_will_do=True)
 
 
 def train_with_keras_setting(name: str) -> Any:
@@ -128,6 +128,7 @@ variants(
     train_with_keras_setting,
     {f"accumulate_keras_{name}": (name,) for name in ("adam", "schedule", "ema_overwrite", "loss_scale_optimizer")},
     tolerance=TOLERANCE,
+    two_replicas_will_do=True,
 )
 
 
@@ -147,6 +148,7 @@ variants(
     executions,
     {f"accumulate_{k}_in_executions_of_{n}": (n, k) for n in (1, 3, 4) for k in (1, 4)},
     tolerance=TOLERANCE,
+    two_replicas_will_do=True,
 )
 
 
@@ -173,7 +175,7 @@ def accumulate_unequal(setup: Setup) -> dict[str, Any]:
         return report(model, model.fit(data, epochs=3, verbose=0))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_class_weight(setup: Setup) -> dict[str, Any]:
     with accumulating(setup, OPTIMIZERS["adam"], 3) as make:
         model = setup.classifier(make)
@@ -247,7 +249,7 @@ def accumulate_masked(setup: Setup) -> dict[str, Any]:
         return report(model)
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_two_outputs(setup: Setup) -> dict[str, Any]:
     """Two losses and an activity regularizer."""
     with accumulating(setup, OPTIMIZERS["adam"], 3) as make, setup.scope():
@@ -266,7 +268,7 @@ def accumulate_two_outputs(setup: Setup) -> dict[str, Any]:
         return report(model, loss=np.asarray(history["loss"]))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_carry(setup: Setup) -> dict[str, Any]:
     """Leftovers wait for the next epoch: 15 micro-batches in 3 epochs are 3 steps of 4, and 3 are left."""
     sizes = [8] * 5
@@ -281,7 +283,7 @@ def accumulate_carry(setup: Setup) -> dict[str, Any]:
         return report(model, iterations=np.asarray(model.optimizer.iterations))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_drop(setup: Setup) -> dict[str, Any]:
     """The fifth micro-batch of each epoch is left out."""
     with accumulating(setup, OPTIMIZERS["nesterov"], AccumulationOptions(2, leftover="drop")) as make:
@@ -291,7 +293,7 @@ def accumulate_drop(setup: Setup) -> dict[str, Any]:
         return report(model, iterations=np.asarray(model.optimizer.iterations))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_changed_between_fits(setup: Setup) -> dict[str, Any]:
     """K = 1, 2, 4, 1, without compiling again; on Keras' optimizer where there is no strategy to set it on."""
     with accumulating(setup, OPTIMIZERS["adam"], 1) as make:
@@ -305,7 +307,7 @@ def accumulate_changed_between_fits(setup: Setup) -> dict[str, Any]:
         return report(model, iterations=np.asarray(model.optimizer.iterations))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_growing(setup: Setup) -> dict[str, Any]:
     """K from a schedule: optimizer steps 0 and 1 of one micro-batch, steps 2 and 3 of three, then of four."""
     steps = opt.schedules.PiecewiseConstantDecay([1, 3], [1.0, 3.0, 4.0])
@@ -316,7 +318,7 @@ def accumulate_growing(setup: Setup) -> dict[str, Any]:
         return report(model, history, iterations=np.asarray(model.optimizer.iterations))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_skip(setup: Setup) -> dict[str, Any]:
     """A batch whose gradient is far too large changes nothing and is counted; one device never sees it."""
     options = AccumulationOptions(2, skip_rules=[norm_above(100.0)])
@@ -335,7 +337,7 @@ def accumulate_skip(setup: Setup) -> dict[str, Any]:
         return report(model, skipped=np.asarray(skipped), iterations=np.asarray(model.optimizer.iterations))
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_train_on_batch(setup: Setup) -> dict[str, Any]:
     with accumulating(setup, OPTIMIZERS["adam"], 3) as make:
         model = setup.classifier(make)
@@ -345,7 +347,7 @@ def accumulate_train_on_batch(setup: Setup) -> dict[str, Any]:
         return report(model)
 
 
-@case(tolerance=TOLERANCE)
+@case(tolerance=TOLERANCE, two_replicas_will_do=True)
 def accumulate_custom_loop(setup: Setup) -> dict[str, Any]:
     """A loop of the user's own, with a Keras loss, and a leftover."""
     with accumulating(setup, OPTIMIZERS["adam"], 3) as make:
