@@ -16,13 +16,16 @@ PROGRAMS = "tests.strategies.programs"
 @pytest.mark.parametrize("setup", ["mirrored2", "workers2"])
 def test_mixed_up_use(setup: str, tmp_path: Path) -> None:
     run_python(["-m", f"{PROGRAMS}.refusals", setup], workers=WORKERS[setup], logs=tmp_path)
-    assert (tmp_path / "0.log").read_text().count(" refused") == 7
+    assert (tmp_path / "0.log").read_text().count(" refused") == 9
 
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(
     "fact",
-    ["weights", "weights a callback loaded", "call", "optimizer", "number of batches", "model", "input", "batch size"],
+    [
+        *("weights", "weights a callback loaded", "call", "optimizer", "gradient accumulation"),
+        *("number of batches", "model", "input", "batch size"),
+    ],
 )
 def test_workers_that_differ(fact: str, tmp_path: Path) -> None:
     run_python(["-m", f"{PROGRAMS}.disagreement", fact], workers=2, logs=tmp_path, timeout_seconds=120)

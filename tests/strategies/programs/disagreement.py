@@ -36,6 +36,8 @@ def main(what: str) -> None:
         model = setup.classifier("adam" if other else "sgd")
     else:
         model = setup.classifier()
+    if what == "gradient accumulation":
+        strategy.gradient_accumulation_steps = 4 if other else 2
     if what == "number of batches":
         rows = 43 if other else 53
     if what == "model":
