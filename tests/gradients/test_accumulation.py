@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras.optimizers import SGD
 
 import tfdist
+from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist.errors import TfdistError
 from tfdist.gradients import AccumulationOptions, accumulate, flush, non_finite, norm_above
@@ -275,3 +276,15 @@ def test_tensorflows_one_device_strategy():
         model = model_of(accumulate(SGD(0.1), 2))
     model.fit(X, Y, batch_size=1, verbose=0)
     assert int(model.optimizer.iterations) == 2
+
+
+def test_accumulations_come_in_the_order_of_the_train_step():
+    """On every worker, since flushing each is a collective; objects in a set come in the order of their addresses."""
+    model = model_of(SGD(0.1))
+    optimizers = [accumulate(SGD(), 2) for _ in range(20)]
+    made = [accumulation_of(optimizer) for optimizer in optimizers]
+    hooks.begin_fit(model)
+    for accumulation in reversed(made):
+        hooks.note_accumulation(accumulation)
+    hooks.end_fit(model)
+    assert hooks.accumulations_of(model) == made[::-1]

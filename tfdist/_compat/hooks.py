@@ -164,11 +164,14 @@ def end_fit(model: Any) -> None:
 def note_accumulation(accumulation: Accumulation) -> None:
     """Remember which model's `fit` an accumulation belongs to; called when a train step is traced."""
     for model in _fitting[-1:]:
-        model.__dict__.setdefault("_tfdist_accumulations", weakref.WeakSet()).add(accumulation)
+        model.__dict__.setdefault("_tfdist_accumulations", weakref.WeakKeyDictionary())[accumulation] = None
 
 
 def accumulations_of(model: Any) -> list[Any]:
-    """The accumulations of the optimizers that a model's train step uses, as far as it was traced."""
+    """The accumulations of the optimizers that a model's train step uses, as far as it was traced, in its order.
+
+    All workers must have the same order, since each accumulation's leftovers are a collective; a set has none.
+    """
     return list(model.__dict__.get("_tfdist_accumulations", ()))
 
 

@@ -22,7 +22,8 @@ class AccumulatingStrategy:
 
     def _init_accumulation(self, steps: Steps | AccumulationOptions) -> None:
         self._accumulation = AccumulationOptions.of(steps)
-        self._accumulations: weakref.WeakSet[GradientAccumulation] = weakref.WeakSet()
+        # In the order in which they were attached, which is the same on every worker; a set has no order.
+        self._accumulations: weakref.WeakKeyDictionary[GradientAccumulation, None] = weakref.WeakKeyDictionary()
 
     @property
     def gradient_accumulation_steps(self) -> Steps:
@@ -63,14 +64,14 @@ class AccumulatingStrategy:
     @property
     def pending_accumulations(self) -> list[GradientAccumulation]:
         """Those with micro-batches that wait for an optimizer step; the same on every worker."""
-        return sorted((one for one in self._accumulations if one.micro_steps), key=lambda one: one.position)
+        return [one for one in self._accumulations if one.micro_steps]
 
     # What Keras asks for, see _compat/hooks.py.
 
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Attach the accumulation, so that files can be loaded into it."""
         if accumulation_of(optimizer) is None and self.accumulates(optimizer):
-            self._accumulations.add(attach(optimizer, lambda: combined(self._accumulation, optimizer)))
+            self._accumulations[attach(optimizer, lambda: combined(self._accumulation, optimizer))] = None
 
     def fit_callbacks(self) -> list[Any]:
         """What accumulation does around a `fit`."""

@@ -168,8 +168,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""
         self._writes[path] += 1
-        for accumulation in self.pending_accumulations:
-            accumulation.release_sums()
+        self._release_sums()
         if self.num_workers > 1:
             tf_compat.publish(self._write_key(path), error)
 
@@ -177,11 +176,14 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         """Return when the chief has written `path`."""
         self._writes[path] += 1
         self.before_write(path)
-        for accumulation in self.pending_accumulations:
-            accumulation.release_sums()
+        self._release_sums()
         error = wait_for(self._write_key(path), "the chief", f"write {path}", self._peer_timeout_seconds)
         if error:
             raise WorkersDisagreeError(f"The chief could not write {path}: {error}")
+
+    def _release_sums(self) -> None:
+        for accumulation in self.pending_accumulations:
+            accumulation.release_sums()
 
     def _write_key(self, path: str) -> str:
         # Counted from the last time that all workers met, so that what only the chief saved before doesn't count.
