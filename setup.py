@@ -21,9 +21,11 @@ setup(
         "keras>=3.12.4,<3.13; python_version<'3.11'",
         "numpy>=1.26",
         "absl-py>=2.1",
+        "google-crc32c>=1.5",  # checksums of TFRecord files; TensorFlow has no public function for them
         "omegaconf>=2.3",
         "packaging>=23",
         "pyyaml>=6.0.1",
+        "tqdm>=4.66",
     ],
     extras_require={
         "test": [

@@ -19,3 +19,18 @@ class WorkersDisagreeError(TfdistError, RuntimeError):
 
 class LaunchError(TfdistError, ValueError):
     """A job can't be launched as asked; the message names the option, the value and the fix."""
+
+
+class DataError(TfdistError, ValueError):
+    """Input files are not what they should be; the message names the file and the fix."""
+
+
+class CorruptRecordError(DataError):
+    """A record can't be read; the message names the file, the record and its first byte."""
+
+    def __init__(self, path: str, record: int, offset: int, what: str, remedy: str = "") -> None:
+        self.path, self.record, self.offset, self.what, self.remedy = path, record, offset, what, remedy
+        super().__init__(f"{path}: record {record} at byte {offset}: {what}.{' ' if remedy else ''}{remedy}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, int, int, str, str]]:
+        return type(self), (self.path, self.record, self.offset, self.what, self.remedy)
