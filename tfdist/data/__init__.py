@@ -1,14 +1,15 @@
-"""TFRecord files in and out of training: read by several workers, each its own rows of every
-batch."""
+"""TFRecord files in and out of training: read by several workers, each its own part."""
 
 from tfdist.data.features import Feature, Image, Ragged, Sparse, String, Tensor, VariableLength
-from tfdist.data.reader import read_tfrecords
+from tfdist.data.position import Position
+from tfdist.data.reader import position, read_tfrecords
 from tfdist.data.samples import digits
 from tfdist.data.sharding import ShardOptions
 
 __all__ = [
     "Feature",
     "Image",
+    "Position",
     "Ragged",
     "ShardOptions",
     "Sparse",
@@ -16,5 +17,6 @@ __all__ = [
     "Tensor",
     "VariableLength",
     "digits",
+    "position",
     "read_tfrecords",
 ]

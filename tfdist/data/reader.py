@@ -1,9 +1,4 @@
-"""TFRecord files as a data set of batches, shared among the workers of a job.
-
-Every worker reads all files, cuts the same global batches, and parses only its own rows of each
-(see `sharding`). So a step's global batch is the same for one worker and for many, whatever their
-number.
-"""
+"""TFRecord files as a data set of batches, shared among the workers of a job."""
 
 from __future__ import annotations
 
@@ -13,120 +8,130 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist.data.rows import mark_share, slice_rows
+from tfdist.data.features import features_to_json
+from tfdist.data.pipeline import build
+from tfdist.data.position import Position
+from tfdist.data.read_options import ReadOptions
+from tfdist.data.reader_calls import readers_of
+from tfdist.data.record_reader import RecordReader
 from tfdist.data.sharding import ShardOptions, default_shard
 
-# Records, not bytes: 16,384 images of 10 KB are 160 MB. A data set smaller than this is shuffled
-# uniformly.
-DEFAULT_SHUFFLE_BUFFER = 16_384
+Path = str | os.PathLike[str]
 
 
 def read_tfrecords(
-    pattern: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    features: Mapping[str, Any],
+    pattern: Path | Sequence[Path] | Mapping[Path, float],
+    features: Mapping[str, Any] | None = None,
     *,
     batch_size: int,
     label: str | None = None,
-    shuffle: bool = False,
+    shuffle: bool | str = False,
     seed: int | None = None,
-    shuffle_buffer: int = DEFAULT_SHUFFLE_BUFFER,
+    shuffle_buffer: int | None = None,
+    group_by_length: int = 0,
     shard: ShardOptions | None = None,
+    sharding: str = "auto",
+    drop_remainder: bool = False,
+    compression: str | None = None,
+    cache: Path | None = None,
+    on_corrupt: str = "raise",
+    max_skipped: int = 100,
 ) -> tf.data.Dataset:
     """Reads TFRecord files of `tf.train.Example` in batches.
 
-    On several workers each gets its rows of every global batch: the union over the workers is what
-    one worker alone gets, step by step, and each record is read once an epoch. All workers make the
-    same number of steps; in the last one a worker may get a batch without rows. Give the result to
-    `fit`, `evaluate` or `predict` of a model under a tfdist strategy as it is.
+    Under a strategy of several workers each reads its own part; under others the process reads everything once. Each
+    record is read exactly once an epoch, by one worker. All workers make the same number of steps; in the last ones a
+    worker may get a batch with fewer rows, or none. Give the result to `fit`, `evaluate` or `predict` of a model under
+    a tfdist strategy as it is, and don't repeat it.
 
     Args:
-        pattern: Path, glob pattern, or list of these. Files are read in the order of their names.
-            All workers must see the same files.
-        features: What to read, as `tf.io.parse_example` takes it: name -> `tf.io.FixedLenFeature`,
-            `tf.io.VarLenFeature` or `tf.io.RaggedFeature`.
+        pattern: Path, glob pattern, or list of these. Files are read in the order of their names. All workers must see
+            the same files. A mapping of patterns to weights mixes these sources: an epoch has as many records as all
+            sources together, each source's share is its weight's, anywhere in the epoch to within a record, and small
+            sources are repeated.
+        features: What to read: name -> feature of `tfdist.data` or of `tf.io`. By default all that the index says.
         batch_size: Rows of a global batch, of all workers together.
         label: Which feature is what the model learns; batches are then pairs.
-        shuffle: Whether to shuffle the records, differently each epoch.
-        seed: Of the shuffle; None is 0, so that all workers agree. It must be the same on all
-            workers, and so must the seed of `tf.random.set_seed` or `keras.utils.set_random_seed`
-            if one is set: TensorFlow mixes them.
-        shuffle_buffer: How many records to shuffle at a time.
-        shard: This worker's share; by default asked from the strategy in scope, else from
-            TF_CONFIG.
+        shuffle: False; "global" or True: all records anew each epoch, in the same global batches for any number of
+            workers, for 8 bytes of memory a record; "local": each worker those of its own part within a buffer, which
+            reads files from front to back.
+        seed: Of the shuffle, the same on all workers. None is 0.
+        shuffle_buffer: How many records a local shuffle mixes at a time; by default 16,384, or 128 MB if that is less.
+        group_by_length: If not 0, records of similar size share a batch, so that text is padded less: this many
+            batches at a time are sorted by size and put in random order.
+        shard: This worker's share; by default asked from the strategy in scope, else from TF_CONFIG.
+        sharding: Who reads what, if `shuffle` is False or "local": whole "files", runs of "records", or the worker's
+            rows of each global batch, "batches", which keeps the global batches in the order of the files. "auto" is
+            "files" if that is balanced, else "records".
+        drop_remainder: Whether to leave out the last, smaller global batch, so that all batches have one shape.
+        compression: "", "GZIP" or "ZLIB"; None finds out.
+        cache: "memory" keeps the bytes of all records that were read; a directory keeps local, uncompressed copies of
+            the files, for remote or compressed ones, also for later runs.
+        on_corrupt: What to do at a record that is broken or isn't what `features` says: "raise" an error that names it,
+            or "skip" it, so that its batch has a row less, with a warning.
+        max_skipped: How many different records may be skipped on a worker before it is an error.
 
     Returns:
-        A `tf.data.Dataset` of `{name: tensor}`, or of `({name: tensor}, label)`; tensors have the
-        rows of this worker in their first dimension.
+        A `tf.data.Dataset` of `{name: tensor}`, or of `({name: tensor}, label)`; tensors have the rows of this worker
+        in their first dimension.
 
     Raises:
         FileNotFoundError: If no file matches.
-        ValueError: If batch_size is less than the number of workers, or label is not in features.
+        DataError: If files are missing, or not those of their index; while reading, if they can't be read.
+        CorruptRecordError: If a record is broken; with its file, number and first byte.
+        ValueError: If batch_size is less than the number of workers, or an option is wrong.
 
     Example:
         >>> features = {
-        ...     "x": tf.io.FixedLenFeature([4], tf.float32),
-        ...     "y": tf.io.FixedLenFeature([], tf.int64),
+        ...     "x": tfdist.data.Tensor([4], "float32"),
+        ...     "y": tfdist.data.Tensor([], "int64"),
         ... }
-        >>> train = tfdist.data.read_tfrecords("train-*", features, batch_size=64, label="y")
+        >>> train = tfdist.data.read_tfrecords("train-*", features, batch_size=64, label="y", shuffle=True)
     """
-    shard = default_shard() if shard is None else shard
-    _check_batch_size(batch_size, shard)
-    _check_label(label, features)
-    dataset = tf.data.TFRecordDataset(matching_files(pattern))
-    if shuffle:
-        dataset = dataset.shuffle(shuffle_buffer, seed=seed or 0, reshuffle_each_iteration=True)
+    patterns, weights = _patterns(pattern)
+    options = ReadOptions(
+        patterns=patterns,
+        weights=weights,
+        features=None if features is None else features_to_json(features),
+        batch_size=batch_size,
+        label=label,
+        shuffle="global" if shuffle is True else shuffle,
+        seed=0 if seed is None else seed,
+        shuffle_buffer=shuffle_buffer,
+        group_by_length=group_by_length,
+        shard=default_shard() if shard is None else shard,
+        sharding=sharding,
+        drop_remainder=drop_remainder,
+        compression=compression,
+        cache=None if cache is None else os.fspath(cache),
+        on_corrupt=on_corrupt,
+        max_skipped=max_skipped,
+    )
+    reader = RecordReader(options)
+    reader.log()
+    return build(reader)
 
-    def parse(serialized: tf.Tensor) -> Any:
-        own = slice_rows(serialized, shard.index, shard.num_shards)
-        parsed = tf.io.parse_example(own, dict(features))
-        return parsed if label is None else (parsed, parsed.pop(label))
 
-    dataset = dataset.batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    # The whole data set is left unmarked: a strategy takes it as global batches and cuts them.
-    dataset = dataset if shard.num_shards == 1 else mark_share(dataset)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+def position(dataset: tf.data.Dataset) -> Position:
+    """Where reading of a data set of `read_tfrecords` stands, which a checkpoint can hold.
 
-
-def matching_files(
-    pattern: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-) -> list[str]:
-    """Returns the files that match, sorted by name, each once.
+    Args:
+        dataset: What `read_tfrecords` returned, or something made from it.
 
     Raises:
-        FileNotFoundError: If nothing matches one of the patterns.
+        ValueError: If it is not made from exactly one.
     """
-    patterns = [pattern] if isinstance(pattern, (str, os.PathLike)) else pattern
-    files: set[str] = set()
-    for each in patterns:
-        found = tf.io.gfile.glob(os.fspath(each))
-        if not found:
-            raise FileNotFoundError(
-                f"At least one TFRecord file must match. Received: pattern={os.fspath(each)!r}, "
-                f"working directory {os.getcwd()!r}. Correct the path, or write the files first."
-            )
-        files.update(found)
-    if not files:
-        raise FileNotFoundError("At least one TFRecord file must be given. Received: pattern=[]. Give paths.")
-    return sorted(files)
-
-
-def _check_batch_size(batch_size: int, shard: ShardOptions) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise TypeError(
-            f"batch_size must be an integer. Received: batch_size={batch_size!r}. "
-            "Give the rows of a global batch, of all workers together."
-        )
-    if batch_size < shard.num_shards:
+    readers = readers_of(dataset)
+    if len(readers) != 1:
         raise ValueError(
-            f"batch_size counts the rows of all workers together, so it must be at least their "
-            f"number, {shard.num_shards}. Received: batch_size={batch_size}. "
-            "Use a larger batch or fewer workers."
+            f"dataset must be made from one data set of read_tfrecords. Received: dataset={dataset!r}, made from "
+            f"{len(readers)}. Ask for the position of each before they are put together."
         )
+    return readers[0].position
 
 
-def _check_label(label: str | None, features: Mapping[str, Any]) -> None:
-    if label is not None and label not in features:
-        raise ValueError(
-            f"label must be one of the features, {sorted(features)}. Received: label={label!r}. "
-            "Add it to features, or name another one."
-        )
+def _patterns(pattern: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    if isinstance(pattern, (str, os.PathLike)):
+        return (os.fspath(pattern),), ()
+    weights = tuple(float(weight) for weight in pattern.values()) if isinstance(pattern, Mapping) else ()
+    return tuple(os.fspath(one) for one in pattern), weights

@@ -26,25 +26,44 @@ def slice_rows(batch: Any, index: Any, count: int) -> Any:
     return tf.nest.map_structure(lambda leaf: _slice_leaf(leaf, index, count), batch)
 
 
+def take_rows(batch: Any, begin: Any, end: Any) -> Any:
+    """Rows begin to end of `batch`.
+
+    Args:
+        batch: as in `slice_rows`.
+        begin, end: int64 scalars.
+    """
+    return tf.nest.map_structure(lambda leaf: _rows_of_leaf(leaf, begin, end), batch)
+
+
 def _slice_leaf(leaf: Any, index: Any, count: int) -> Any:
+    if not _has_rows(leaf):
+        return leaf
+    part = _rows_of_leaf(leaf, *_bounds(_num_rows(leaf), index, count))
+    if isinstance(part, tf.Tensor) and leaf.shape[0] is not None and leaf.shape[0] % count == 0:
+        part = tf.ensure_shape(part, [leaf.shape[0] // count, *leaf.shape[1:]])
+    return part
+
+
+def _has_rows(leaf: Any) -> bool:
     if leaf is None or isinstance(leaf, tf.experimental.Optional):
+        return False
+    return isinstance(leaf, (tf.SparseTensor, tf.RaggedTensor)) or tf.convert_to_tensor(leaf).shape.rank != 0
+
+
+def _num_rows(leaf: Any) -> tf.Tensor:
+    if isinstance(leaf, tf.SparseTensor):
+        return leaf.dense_shape[0]
+    return leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else tf.shape(leaf, out_type=tf.int64)[0]
+
+
+def _rows_of_leaf(leaf: Any, begin: Any, end: Any) -> Any:
+    if not _has_rows(leaf):
         return leaf
     if isinstance(leaf, tf.SparseTensor):
-        begin, end = _bounds(leaf.dense_shape[0], index, count)
         start = tf.concat([[begin], tf.zeros_like(leaf.dense_shape[1:])], 0)
         return tf.sparse.slice(leaf, start, tf.concat([[end - begin], leaf.dense_shape[1:]], 0))
-    if isinstance(leaf, tf.RaggedTensor):
-        begin, end = _bounds(leaf.nrows(), index, count)
-        return leaf[begin:end]
-    leaf = tf.convert_to_tensor(leaf)
-    if leaf.shape.rank == 0:
-        return leaf
-    begin, end = _bounds(tf.shape(leaf, out_type=tf.int64)[0], index, count)
-    part = leaf[begin:end]
-    rows = leaf.shape[0]
-    if rows is not None and rows % count == 0:
-        part = tf.ensure_shape(part, [rows // count, *leaf.shape[1:]])
-    return part
+    return leaf[begin:end]
 
 
 def _bounds(rows: tf.Tensor, index: Any, count: int) -> tuple[tf.Tensor, tf.Tensor]:

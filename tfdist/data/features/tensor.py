@@ -44,6 +44,9 @@ class Tensor(Feature):
     def encode(self, name: str, value: Any) -> dict[str, tf.train.Feature]:
         """See `Feature.encode`."""
         storage = fixed_storage(self.dtype)
+        scalar = None if self.shape else storage.scalar(value)
+        if scalar is not None:
+            return {name: scalar}
         array = as_array(name, value, storage.dtype)
         check_shape(name, array, self.shape)  # type: ignore[arg-type]
         return {name: storage.to_feature(array)}
@@ -77,6 +80,9 @@ class String(Feature):
     def encode(self, name: str, value: Any) -> dict[str, tf.train.Feature]:
         """See `Feature.encode`."""
         storage = fixed_storage("string")
+        scalar = storage.scalar(value)
+        if scalar is not None:
+            return {name: scalar}
         array = as_array(name, value, storage.dtype)
         check_shape(name, array, ())
         return {name: storage.to_feature(array)}
