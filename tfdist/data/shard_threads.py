@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 # A thread takes records by the chunk, since each exchange between threads costs as much as encoding a small record.
-# 64 records of 1 KB: 110,000 records/s with one thread, 35,000 one by one (2 cores).
+# Records of 1 KB to one thread, 2 cores: 300,000/s in chunks of 64, 70,000 one by one.
 _CHUNK_RECORDS = 64
 _CHUNK_BYTES = 1 << 20
 # Chunks that wait for a thread before `put` does.

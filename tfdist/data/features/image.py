@@ -59,8 +59,7 @@ class Image(Feature):
 
     def encode(self, name: str, value: Any) -> dict[str, tf.train.Feature]:
         """See `Feature.encode`."""
-        value = value if isinstance(value, bytes) else self._encoded(self._checked(name, value))
-        return {name: _BYTES.to_feature(np.array([value], object))}
+        return {name: _BYTES.to_feature(np.array([self._encoded(self._checked(name, value))], object))}
 
     def snapshot(self, name: str, value: Any) -> Any:
         """See `Feature.snapshot`."""
@@ -81,7 +80,9 @@ class Image(Feature):
         def decode(data: tf.Tensor) -> tf.Tensor:
             image = tf.io.decode_image(data, channels=shape[2], expand_animations=False)
             with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(image), shape, wrong)]):
-                return tf.ensure_shape(tf.identity(image), shape)
+                image = tf.identity(image)
+            image.set_shape(shape)
+            return image
 
         return tf.map_fn(decode, parsed[name], fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
@@ -91,8 +92,7 @@ class Image(Feature):
     def _encoded(self, image: Any) -> bytes:
         if isinstance(image, bytes):
             return image
-        with tf.device("cpu"):
-            return bytes(_ENCODERS[self.encoding](image).numpy())
+        return bytes(_ENCODERS[self.encoding](image).numpy())
 
     def _checked(self, name: str, value: Any) -> Any:
         value = value.numpy() if isinstance(value, tf.Tensor) else value
