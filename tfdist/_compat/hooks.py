@@ -118,8 +118,8 @@ class KerasHooks:
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Called when a model is compiled with the optimizer."""
 
-    def fit_callbacks(self) -> list[Any]:
-        """Callbacks of tfdist's own for a `fit`, called before the user's."""
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """Callbacks of tfdist's own for a `fit` on this data, called before the user's."""
         return []
 
     def apply_gradients(
@@ -159,6 +159,58 @@ def end_fit(model: Any) -> None:
     """Note that the `fit` is over."""
     _fitting.remove(model)
     model.__dict__.pop("_tfdist_fit", None)
+
+
+class DataPosition(Protocol):
+    """Where a `fit` stands in a data set that can go on from anywhere."""
+
+    epoch: int
+    step: int
+
+
+@dataclass
+class FitProgress:
+    """How far a `fit` has come.
+
+    Attributes:
+        positions: Of the data sets it reads, as far as they can go on from anywhere.
+        epoch: The epoch of `fit` that training goes on in.
+    """
+
+    positions: list[DataPosition]
+    epoch: int = 0
+
+
+def progress_of(model: Any) -> FitProgress | None:
+    """How far the model's `fit` has come, which its backups are to hold."""
+    return model.__dict__.get("_tfdist_progress")
+
+
+def set_progress(model: Any, progress: FitProgress | None) -> None:
+    """Note how far the model's `fit` has come; None when it has ended."""
+    model.__dict__["_tfdist_progress"] = progress
+
+
+def note_resume(model: Any, epoch: int, positions: list[tuple[int, int]]) -> None:
+    """Note that a backup was restored: `fit` goes on in this epoch of its own, at these places of its data."""
+    model.__dict__["_tfdist_resume"] = epoch, positions
+
+
+def take_resume(model: Any, epoch: int) -> list[tuple[int, int]] | None:
+    """Where to go on, once, if this is the epoch in which a backup was made."""
+    if model.__dict__.get("_tfdist_resume", (None,))[0] != epoch:
+        return None
+    return model.__dict__.pop("_tfdist_resume")[1]
+
+
+def note_short_epoch(model: Any, is_short: bool) -> None:
+    """Note whether the epoch under way is the rest of one, so that its data ends before its time."""
+    model.__dict__["_tfdist_short_epoch"] = is_short
+
+
+def is_short_epoch() -> bool:
+    """Whether the innermost `fit` is in the rest of an epoch."""
+    return any(model.__dict__.get("_tfdist_short_epoch", False) for model in _fitting[-1:])
 
 
 def note_accumulation(accumulation: Accumulation) -> None:

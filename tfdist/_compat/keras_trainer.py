@@ -20,6 +20,7 @@ from keras.src import backend
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
+from keras.src.trainers.epoch_iterator import EpochIterator
 from keras.src.trainers.trainer import Trainer
 
 from tfdist._compat import hooks
@@ -39,6 +40,7 @@ _upstream = {
         "_maybe_symbolic_build",
     )
 }
+_interrupted_warning = EpochIterator._interrupted_warning
 _fit_signature = inspect.signature(_upstream["fit"])
 
 
@@ -50,6 +52,7 @@ def install() -> None:
     TensorFlowTrainer.predict = predict
     TensorFlowTrainer._maybe_symbolic_build = maybe_symbolic_build
     TensorFlowTrainer.predict_on_batch = predict_on_batch
+    EpochIterator._interrupted_warning = interrupted_warning
     for kind in ("train", "test", "predict"):
         setattr(TensorFlowTrainer, f"make_{kind}_function", _make_function(kind))
 
@@ -81,7 +84,8 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
     if participant is None:
         return _upstream["fit"](self, *args, **kwargs)
     arguments = _fit_signature.bind(self, *args, **kwargs)
-    arguments.arguments["callbacks"] = _with_callbacks(self, participant, arguments.arguments.get("callbacks"))
+    ours = participant.fit_callbacks(arguments.arguments.get("x"), arguments.arguments.get("steps_per_epoch"))
+    arguments.arguments["callbacks"] = _with_callbacks(self, ours, arguments.arguments.get("callbacks"))
     hooks.begin_fit(self)
     try:
         for accumulation in hooks.accumulations_of(self):
@@ -91,9 +95,8 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         hooks.end_fit(self)
 
 
-def _with_callbacks(model: Any, participant: Any, callbacks: Any) -> Any:
+def _with_callbacks(model: Any, ours: list[Any], callbacks: Any) -> Any:
     """The user's callbacks after tfdist's own."""
-    ours = participant.fit_callbacks()
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         return [*ours, callbacks] if callbacks else ours
     present = {type(callback) for callback in callbacks.callbacks}
@@ -111,6 +114,13 @@ def predict(self: Any, *args: Any, **kwargs: Any) -> Any:
     if strategy is not None:
         strategy.check_before_predict(self)
     return _upstream["predict"](self, *args, **kwargs)
+
+
+@functools.wraps(_interrupted_warning)
+def interrupted_warning(self: Any) -> None:
+    """Upstream's, unless the data has ended early because the epoch began in the middle, after a restart."""
+    if not hooks.is_short_epoch():
+        _interrupted_warning(self)
 
 
 def _strategy_name(model: Any) -> str:

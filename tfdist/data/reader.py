@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfdist.data.features import features_to_json
 from tfdist.data.pipeline import build
-from tfdist.data.position import Position
 from tfdist.data.read_options import ReadOptions
+from tfdist.data.read_position import Position
 from tfdist.data.reader_calls import readers_of
 from tfdist.data.record_reader import RecordReader
 from tfdist.data.sharding import ShardOptions, default_shard

@@ -17,8 +17,8 @@ from tfdist.data.features import Feature, as_features, features_from_json
 from tfdist.data.fetching import Fetcher, Skipped
 from tfdist.data.flow import FlowMeter
 from tfdist.data.orders import Orders
-from tfdist.data.position import Position
 from tfdist.data.read_options import ReadOptions
+from tfdist.data.read_position import Position
 from tfdist.data.record_check import content_check
 from tfdist.data.sharding import share_of
 from tfdist.data.shards import Shards

@@ -126,7 +126,7 @@ class GradientAccumulation:
 
         return step
 
-    def fit_callbacks(self) -> list[Any]:
+    def fit_callbacks(self, data: Any = None, steps_per_epoch: int | None = None) -> list[Any]:
         """What accumulation does around a `fit`."""
         return fit_callbacks(with_skip_rules=bool(self.options.skip_rules))
 

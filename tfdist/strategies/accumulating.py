@@ -73,7 +73,7 @@ class AccumulatingStrategy:
         if accumulation_of(optimizer) is None and self.accumulates(optimizer):
             self._accumulations[attach(optimizer, lambda: combined(self._accumulation, optimizer))] = None
 
-    def fit_callbacks(self) -> list[Any]:
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What accumulation does around a `fit`."""
         return fit_callbacks(with_skip_rules=bool(self._accumulation.skip_rules))
 

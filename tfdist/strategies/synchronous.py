@@ -16,11 +16,13 @@ import tensorflow as tf
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
+from tfdist.data.reader_calls import readers_of
 from tfdist.data.rows import replica_slices, shard_policy, slice_rows
 from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
+from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
           Keras gives to arrays): each replica gets its slice of the rows of each batch, so the global batches are those
           of one device.
         - `AutoShardPolicy.OFF`: the dataset is this worker's share already; its batches are divided among the
-          local replicas only.
+          local replicas only. TFRecord data of `tfdist.data` is such a share.
         - `FILE`, `HINT`: TensorFlow's own sharding; which rows meet in a global batch then depends on the
           number of workers.
         """
@@ -100,6 +102,8 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
             # All workers have equally many batches, so no step needs to ask whether the others have one.
             return mine if local == 1 else self.distribute_datasets_from_function(lambda _: mine, options)
         if policy == _AutoShardPolicy.OFF:
+            if local == 1 and _has_equal_steps(dataset):
+                return dataset
             mine = dataset if local == 1 else replica_slices(dataset, first=0, local=local, count=local)
             return self.distribute_datasets_from_function(lambda _: mine, options)
         logger.info("input: auto-sharded by TensorFlow, policy %s", policy.name)
@@ -137,6 +141,10 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         step = model.train_step if kind == "train" else model.test_step
         return StepFunction(self, model, step, training=kind == "train")
 
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """What data and accumulation need around a `fit`."""
+        return [*fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
+
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work under this strategy.
 
@@ -144,6 +152,11 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
             ValueError: XLA is asked for, the optimizer was made elsewhere, or the data is too small.
         """
         refuse_mixed_up_use(self, model, data)
+
+
+def _has_equal_steps(dataset: tf.data.Dataset) -> bool:
+    """Whether all workers surely have equally many batches, so that no step needs to ask the others for theirs."""
+    return bool(readers_of(dataset)) and int(dataset.cardinality()) >= 0
 
 
 def _as_tensor(value: Any) -> Any:

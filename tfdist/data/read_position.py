@@ -76,6 +76,8 @@ class Position(tf.train.experimental.PythonState):
 
     def follow_fit(self, follows: bool) -> None:
         """While `fit` says which epoch comes next, passes that reach their end don't."""
+        if follows and self._follows_fit:
+            self.move_to(self.epoch)  # an earlier `fit` was broken off; this one has whole epochs
         self._follows_fit = follows
 
     # What the pipeline asks and says; from its threads.
