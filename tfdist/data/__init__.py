@@ -5,6 +5,7 @@ from tfdist.data.read_position import Position
 from tfdist.data.reader import position, read_tfrecords
 from tfdist.data.samples import digits
 from tfdist.data.sharding import ShardOptions
+from tfdist.data.sources import write_tfrecords
 from tfdist.data.writer import TFRecordWriter
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "digits",
     "position",
     "read_tfrecords",
+    "write_tfrecords",
 ]

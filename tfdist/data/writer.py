@@ -89,9 +89,6 @@ class TFRecordWriter:
         num_threads: Threads that compress and write; None is one a shard, as far as there are cores.
         progress: Whether to show a bar; None is if stderr is a terminal.
 
-    Attributes:
-        index: What was written, once the writer is closed.
-
     Raises:
         FileExistsError: If shards of the pattern are there already.
         ValueError: If an option is wrong.
@@ -122,7 +119,7 @@ class TFRecordWriter:
         self._names = [self._files.name(shard, num_shards) for shard in range(num_shards)]
         self._count = 0
         self._shard = 0  # of the record before
-        self.index: DatasetIndex | None = None
+        self._index: DatasetIndex | None = None
         self._is_open = True
         self._staging = Staging(self._files)
         paths = [self._staging.path(name) for name in self._names]
@@ -192,6 +189,17 @@ class TFRecordWriter:
         self._is_open = False
         self._bar.close()
 
+    @property
+    def index(self) -> DatasetIndex:
+        """What was written and where.
+
+        Raises:
+            ValueError: If the writer isn't closed, or gave up.
+        """
+        if self._is_open or self._index is None:
+            raise ValueError("The writer must be closed. Received: index before close(). Ask behind the `with` block.")
+        return self._index
+
     def abort(self) -> None:
         """Gives up: nothing remains of what was written. Does nothing if the writer is closed."""
         if self._is_open:
@@ -251,9 +259,9 @@ class TFRecordWriter:
             )
         self._threads.finish()
         self._bar.update(self._count - self._bar.n if not self._bar.disable else 0)
-        self.index = self._make_index()
+        self._index = self._make_index()
         index = os.path.basename(self._files.index)
-        self.index.save(self._staging.path(index))
+        self._index.save(self._staging.path(index))
         self._files.check_free(overwrite=self._options.overwrite)
         self._staging.publish(self._names, index)
 
