@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
+from types import ModuleType
 
 from absl import flags
 
@@ -23,16 +24,22 @@ class HelpRequested(Exception):
     """The user asks for help."""
 
 
-def parse(values: flags.FlagValues, command: str, argv: Sequence[str]) -> list[str]:
+def parse(values: flags.FlagValues, command: str, argv: Sequence[str], *, options_anywhere: bool = False) -> list[str]:
     """Sets `values` from the options at the front of `argv`, returns what follows them.
+
+    Args:
+        values: The options that there are.
+        command: What to call the command in errors.
+        argv: The words behind the command.
+        options_anywhere: Whether options may stand behind plain arguments too.
 
     Raises:
         HelpRequested: If --help is among the options.
         UsageError: If an option is unknown or has a bad value.
     """
     try:
-        # Not GNU style: options behind the first plain argument belong to the user's script.
-        values.set_gnu_getopt(False)
+        # Otherwise options behind the first plain argument belong to the user's script.
+        values.set_gnu_getopt(options_anywhere)
         return values([command, *argv])[1:]
     except flags.UnrecognizedFlagError as error:
         if "-" + error.flagname in HELP or "--" + error.flagname in HELP:
@@ -42,6 +49,14 @@ def parse(values: flags.FlagValues, command: str, argv: Sequence[str]) -> list[s
         raise UsageError(_bad_value(values, str(error))) from error
     except flags.Error as error:
         raise UsageError(f"{_one_line(str(error))}.") from error
+
+
+def help_text(module: ModuleType, usage: str) -> str:
+    """Returns the help of a command: its usage, the docstring of its module, and its options."""
+    parts = [f"usage: {getattr(module, 'USAGE', usage)}", (module.__doc__ or "").strip()]
+    if hasattr(module, "define_flags"):
+        parts.append(f"Options:\n{describe(module.define_flags())}")
+    return "\n\n".join(parts)
 
 
 def describe(values: flags.FlagValues) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import tfdist
-from tfdist.cli.flags import HELP, HelpRequested, UsageError, describe
+from tfdist.cli.flags import HELP, HelpRequested, UsageError, help_text
 from tfdist.cluster.suggest import nearest_of
 from tfdist.errors import TfdistError
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "launch": "run one script on all tasks of a job",
     "train": "train what a configuration file describes",
     "doctor": "look at this machine and TF_CONFIG, and say what is wrong",
+    "data": "write, check, describe, reshard and index TFRecord files",
     "verify": "compare a script on several workers with one device, and say what differs and why",
 }
 
@@ -66,12 +67,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _help_of(name: str) -> str:
-    module = _module(name)
-    usage = getattr(module, "USAGE", f"tfdist {name}")
-    parts = [f"usage: {usage}", (module.__doc__ or COMMANDS[name]).strip()]
-    if hasattr(module, "define_flags"):
-        parts.append(f"Options:\n{describe(module.define_flags())}")
-    return "\n\n".join(parts)
+    return help_text(_module(name), f"tfdist {name}")
 
 
 def _overview() -> str:

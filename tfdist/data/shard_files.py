@@ -94,3 +94,14 @@ class ShardFiles:
                 f"{self.index}: expected the index of {self.pattern}. Received: that of {len(others)} other files, the "
                 f"first is {others[0]}. Choose a name with another beginning, or another directory."
             )
+
+
+def as_glob(pattern: str) -> str:
+    """Returns the glob pattern that finds what a writer wrote; one that finds files by itself stays as it is."""
+    if "*" in pattern or tf.io.gfile.glob(pattern):
+        return pattern
+    try:
+        as_written = ShardFiles(pattern).pattern
+    except ValueError:
+        return pattern
+    return as_written if tf.io.gfile.glob(as_written) else pattern

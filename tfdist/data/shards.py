@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from tfdist.data import framing
 from tfdist.data.index import SUFFIX, DatasetIndex, ShardIndex, find_indexes, scan_shards
+from tfdist.data.shard_files import as_glob
 from tfdist.errors import CorruptRecordError, DataError
 from tfdist.log import logger
 
@@ -171,7 +172,7 @@ def matching_files(patterns: Sequence[str]) -> list[str]:
     """
     files: set[str] = set()
     for pattern in patterns:
-        found = [path for path in tf.io.gfile.glob(pattern) if not path.endswith(SUFFIX)]
+        found = [path for path in tf.io.gfile.glob(as_glob(pattern)) if not path.endswith(SUFFIX)]
         if not found:
             raise FileNotFoundError(
                 f"At least one TFRecord file must match. Received: pattern={pattern!r}, "
@@ -183,10 +184,10 @@ def matching_files(patterns: Sequence[str]) -> list[str]:
     return sorted(files)
 
 
-def _check_all_there(
+def missing_files(
     paths: list[str], patterns: Sequence[str], indexed: dict[str, tuple[DatasetIndex, ShardIndex]]
-) -> None:
-    """Every file that an index names and a pattern asks for must be there; so must all of a `-of-00004`."""
+) -> list[str]:
+    """Files that an index names and a pattern asks for but aren't there, and such of a `-of-00004`."""
     present = set(paths)
     indexes = {(os.path.dirname(path), index) for path, (index, _) in indexed.items()}
     named = {os.path.join(directory, shard.name) for directory, index in indexes for shard in index.shards}
@@ -198,7 +199,14 @@ def _check_all_there(
                 os.path.join(directory, name[: match.start()] + f"-{i:05d}-of-{match[2]}" + name[match.end() :])
                 for i in range(int(match[2]))
             }
-    missing = sorted(one for one in named - present if any(fnmatch.fnmatch(one, pattern) for pattern in patterns))
+    globs = [as_glob(pattern) for pattern in patterns]
+    return sorted(one for one in named - present if any(fnmatch.fnmatch(one, pattern) for pattern in globs))
+
+
+def _check_all_there(
+    paths: list[str], patterns: Sequence[str], indexed: dict[str, tuple[DatasetIndex, ShardIndex]]
+) -> None:
+    missing = missing_files(paths, patterns, indexed)
     if missing:
         raise DataError(
             f"All files of a data set must be there. Received: {len(paths)} files, {len(missing)} missing, the first "
