@@ -15,12 +15,13 @@ _STRATEGIES = {
     "MultiWorkerMirroredStrategy": "tfdist.strategies.multi_worker_mirrored",
     "OneDeviceStrategy": "tfdist.strategies.one_device",
 }
-_MODULES = ("cluster", "data", "gradients", "launch")
+_MODULES = ("callbacks", "cluster", "data", "gradients", "launch")
 
 __all__ = [
     "MirroredStrategy",
     "MultiWorkerMirroredStrategy",
     "OneDeviceStrategy",
+    "callbacks",
     "cluster",
     "data",
     "gradients",

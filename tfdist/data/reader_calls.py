@@ -49,6 +49,11 @@ def readers_of(dataset: Any) -> list[RecordReader]:
     return list({id(one): one for one in found if one is not None}.values())
 
 
+def readers_of_process() -> list[RecordReader]:
+    """All readers that data sets of this process read with."""
+    return list(_own.values())
+
+
 def take_error() -> TfdistError | None:
     """The error that reading ended with, once; TensorFlow makes another of it that hides what went wrong."""
     return _last_error.pop() if _last_error else None

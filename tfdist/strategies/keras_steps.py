@@ -52,12 +52,18 @@ class StepFunction:
         self._one_step = self._compile(self._cross_replica_step, jit_compile=bool(model.jit_compile))
         self._execution = self._compile(self._execute)
         self._results = self._compile(self._metric_results)
+        self._waited: Any = 0.0
         record_results(model.metrics)
 
     @property
     def is_current(self) -> bool:
         """Whether the options it was compiled for are still those of the strategy and the optimizer."""
         return self._traced_for == self._trace_options()
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long the last execution waited for its batches."""
+        return float(self._waited)
 
     def _trace_options(self) -> Any:
         return self._strategy.options_of(self._model.optimizer).traced if self._training else None
@@ -69,7 +75,7 @@ class StepFunction:
         is_first = self._training and hooks.is_first_of_fit(self._model, "step")
         if is_first:
             self._strategy.check_before_steps(self._model)
-        logs, rows = self._execution(iterator)
+        logs, rows, self._waited = self._execution(iterator)
         if is_first:
             refuse_small("batch size", int(rows), self._strategy)
         return logs
@@ -79,31 +85,40 @@ class StepFunction:
         others, _ = self._one_step(self._strategy.split_batch(batch))
         return self._logs.merge(others, self._results())
 
-    def _execute(self, iterator: Any) -> tuple[Logs, tf.Tensor]:
-        """Logs, and the rows of the first global batch."""
-        others, rows = self._one_step(iterator.get_next())
+    def _execute(self, iterator: Any) -> tuple[Logs, tf.Tensor, tf.Tensor]:
+        """Logs, the rows of the first global batch, and the seconds that were waited for input."""
+
+        def ask_first() -> tuple[Any, Any]:
+            batch = iterator.get_next()
+            return batch, batch
+
+        batch, _, waited = timed(ask_first)
+        # Or what depends on no batch, such as the optimizer's count of steps, would also run where there is none.
+        with tf.control_dependencies([waited]):
+            others, rows = self._one_step(batch)
         if self._steps > 1:
-            others = self._remaining_steps(iterator, others)
-        return self._logs.merge(others, self._results()), rows
+            others, waited = self._remaining_steps(iterator, others, waited)
+        return self._logs.merge(others, self._results()), rows, waited
 
-    def _remaining_steps(self, iterator: Any, others: Values) -> Values:
-        def next_step(done: tf.Tensor, others: Values) -> tuple[tf.Tensor, Values]:
+    def _remaining_steps(self, iterator: Any, others: Values, waited: tf.Tensor) -> tuple[Values, tf.Tensor]:
+        def ask() -> tuple[Any, tf.Tensor]:
             batch = iterator.get_next_as_optional()
-            has_value = batch.has_value()
+            return batch, batch.has_value()
+
+        def next_step(done: tf.Tensor, others: Values, waited: tf.Tensor) -> tuple[tf.Tensor, Values, tf.Tensor]:
+            batch, has_value, seconds = timed(ask)
             others = tf.cond(has_value, lambda: self._one_step(batch.get_value())[0], lambda: others)
-            return tf.where(has_value, done + 1, self._steps), others
+            return tf.where(has_value, done + 1, self._steps), others, waited + seconds
 
-        def body(done: tf.Tensor, others: Values) -> tuple[tf.Tensor, Values]:
-            done, others = next_step(done, others)
+        def body(*state: Any) -> Any:
+            state = next_step(*state)
             for _ in range(self._unrolled - 1):
-                done, others = tf.cond(
-                    done < self._steps,
-                    lambda done=done, others=others: next_step(done, others),
-                    lambda done=done, others=others: (done, others),
+                state = tf.cond(
+                    state[0] < self._steps, lambda state=state: next_step(*state), lambda state=state: tuple(state)
                 )
-            return done, others
+            return state
 
-        return tf.while_loop(lambda done, _: done < self._steps, body, (tf.constant(1), others))[1]
+        return tf.while_loop(lambda done, *_: done < self._steps, body, (tf.constant(1), others, waited))[1:]
 
     def _cross_replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
         outputs = self._strategy.run_keras_step(self._replica_step, data, weighs=self._accumulates)
@@ -128,6 +143,16 @@ class StepFunction:
         if self._model.run_eagerly:
             return function
         return tf.function(function, reduce_retracing=True, jit_compile=jit_compile or None)
+
+
+def timed(ask: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any, tf.Tensor]:
+    """What `ask` returns, a batch and tensors that are there when it is, and the seconds that this took."""
+    begun = tf.timestamp()
+    with tf.control_dependencies([begun]):
+        batch, tensors = ask()
+    arrived = [one for one in tf.nest.flatten(tensors, expand_composites=True) if one is not None]
+    with tf.control_dependencies(arrived):
+        return batch, tensors, tf.timestamp() - begun
 
 
 def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
