@@ -32,7 +32,7 @@ def open_ranges(options: ReadOptions, shards: Shards, orders: Orders) -> tuple[S
     if keep == 0:
         return paths, source, options.cache != MEMORY
     by_window = options.shuffle == "local" and not compression and keep is not None
-    starts, stops = orders.blocks if by_window else map(np.asarray, orders.runs)
+    starts, stops = orders.blocks if by_window else (np.asarray(one, np.int64) for one in orders.runs)
     return paths, _blocks(source, shards, starts, stops, keep), not compression and options.cache != MEMORY
 
 

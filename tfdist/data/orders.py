@@ -88,7 +88,9 @@ class Orders:
         elif options.shuffle == "global":
             ids = sampling.permutation(self._shards.num_records, sampling.GLOBAL, options.seed, epoch)
         elif options.shuffle == "local":
-            ids = sampling.local_order(*self.blocks, self.buffer, options.seed, epoch, options.shard.index)
+            # Where batches are shared, so is the order.
+            worker = 0 if self._share.rule == "batches" else options.shard.index
+            ids = sampling.local_order(*self.blocks, self.buffer, options.seed, epoch, worker)
         else:
             ids = sampling.ranges(*np.asarray(self._share.ranges, np.int64).reshape(-1, 2).T)
         if not options.group_by_length:

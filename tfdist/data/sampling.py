@@ -56,9 +56,10 @@ def ranges(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
 
 def blocks(starts: Sequence[int], stops: Sequence[int], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Ranges cut into blocks of at most `size`."""
-    begin = np.concatenate([np.arange(a, b, size) for a, b in zip(starts, stops, strict=True)] or [np.zeros(0, int)])
-    stop_of = np.repeat(stops, [-(-(b - a) // size) for a, b in zip(starts, stops, strict=True)])
-    return begin.astype(np.int64), np.minimum(begin + size, stop_of).astype(np.int64)
+    begin = [np.arange(a, b, size) for a, b in zip(starts, stops, strict=True)]
+    stop_of = np.repeat(np.asarray(stops, np.int64), np.asarray([len(one) for one in begin], np.int64))
+    first = np.concatenate([np.zeros(0, np.int64), *begin])
+    return first, np.minimum(first + size, stop_of)
 
 
 def grouped_by_length(ids: np.ndarray, lengths: np.ndarray, batch_size: int, batches: int, *key: int) -> np.ndarray:
