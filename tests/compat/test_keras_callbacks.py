@@ -73,3 +73,19 @@ def test_the_backup_is_deleted_when_training_ends(model, tmp_path):
 
 def test_the_fault_is_still_there(stock_faults):
     canary.still(stock_faults, "every_worker_writes_the_same_files")
+
+
+def test_the_backup_keeps_its_files_and_its_epoch_in_attributes(model, tmp_path):
+    """The shim points them to new files before a save, and sets the epoch after a restart."""
+    callback = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"), save_freq=1)
+    callback.set_model(model)
+    canary.has(callback, "_prev_weights_path", "_prev_training_metadata_path", "double_checkpoint", "_current_epoch")
+    canary.check(callback._weights_path.endswith(".weights.h5"), f"weights are in {callback._weights_path}")
+    callback._weights_path = str(tmp_path / "other.weights.h5")
+    callback._training_metadata_path = str(tmp_path / "other.json")
+    callback._current_epoch = 3
+    canary.module()._save_backup(callback)
+    canary.check((tmp_path / "other.weights.h5").exists(), "_save_model() doesn't write to _weights_path")
+    canary.check('"epoch": 3' in (tmp_path / "other.json").read_text(), "_save_model() doesn't write _current_epoch")
+    canary.module()._load_backup(callback)
+    canary.check(model._initial_epoch == 3, "_load_model() doesn't set the model's _initial_epoch")

@@ -146,3 +146,12 @@ def test_generators_keep_their_first_batch():
 )
 def test_the_fault_is_still_there(stock_faults, fault):
     canary.still(stock_faults, fault)
+
+
+def test_an_epoch_iterator_warns_by_a_method_when_its_data_ends_early(monkeypatch):
+    cls = canary.find("keras.src.trainers.epoch_iterator:EpochIterator")
+    monkeypatch.setattr(cls, "_interrupted_warning", warned := Recorder())
+    iterator = epoch_iterator(np.ones([4, 1]), batch_size=2)
+    with iterator.catch_stop_iteration():
+        raise StopIteration
+    canary.check(warned.was_called, "catch_stop_iteration() doesn't call _interrupted_warning()")

@@ -86,7 +86,7 @@ def names_the_line(where: tuple[str, ...], script: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("script", ["clean_mlp", "clean_train_on_batch", "clean_accumulation"])
+@pytest.mark.parametrize("script", ["clean_mlp", "clean_train_on_batch", "clean_accumulation", "clean_tfrecords"])
 def test_a_script_without_mistakes_is_equal(script):
     check_equal(run(script))
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfdist.data.reader import read_tfrecords
 from tfdist.data.sharding import ShardOptions
 
-_FOLDER = Path(__file__).parent / "digits"
+FOLDER = Path(__file__).parent / "digits"
 _ROWS = {"train": 1437, "test": 360}
 _MAX_PIXEL = 16.0
 _FEATURES = {
@@ -52,7 +52,7 @@ def digits(
     if split not in _ROWS:
         raise ValueError(f"split must be one of {sorted(_ROWS)}. Received: split={split!r}. Choose one of them.")
     dataset = read_tfrecords(
-        str(_FOLDER / f"{split}-*.tfrecord"),
+        str(FOLDER / f"{split}-*.tfrecord"),
         _FEATURES,
         batch_size=batch_size,
         label="label",

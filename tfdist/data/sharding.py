@@ -26,6 +26,8 @@ from tfdist import cluster
 
 RULES = ("auto", "files", "records", "batches")
 
+_preferred: list[str] = []
+
 
 @dataclass(frozen=True)
 class ShardOptions:
@@ -169,6 +171,19 @@ def share_of(
                 "sharding='auto', or write evenly sized files with: tfdist data reshard"
             )
     return share("records", [_run(total, batch_size, shard)])
+
+
+def prefer_batches() -> None:
+    """Lets "auto" be "batches" in this process from now on: the same global batches for any number of workers.
+
+    For comparing runs; it reads more of the files than needed.
+    """
+    _preferred[:] = ["batches"]
+
+
+def resolved(rule: str) -> str:
+    """The rule that stands for "auto" in this process, if there is one."""
+    return _preferred[0] if rule == "auto" and _preferred else rule
 
 
 def _slice(rows: int, shard: ShardOptions) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from types import TracebackType
 import tensorflow as tf
 
 from tfdist.cluster import resolve
+from tfdist.data.sharding import prefer_batches
 from tfdist.verify.child.batches import Batches
 from tfdist.verify.child.call_sites import CallSites
 from tfdist.verify.child.fits import Fits
@@ -34,6 +35,7 @@ def main(path: str) -> int:
     recorder.facts |= {"sites": sites.sites, "strategies": [], "argv": [spec.script, *spec.arguments]}
     if spec.float64:
         compute_in_float64()
+    prefer_batches()
     set_default_seeds(of_worker=worker if spec.own_seeds else 0)
     strategy = _strategy(spec, sites)
     substitute(strategy, recorder.facts["strategies"])
