@@ -178,17 +178,22 @@ def _of_dataset(dataset: tf.data.Dataset, features: Mapping[str, Feature] | None
 def _named(element: Any) -> dict[str, Any]:
     if isinstance(element, Mapping):
         return dict(element)
-    if isinstance(element, tuple) and len(element) == 2 and not hasattr(element, "_fields"):
+    if isinstance(element, tuple) and len(element) == 2 and not _is_named(element):
         first, label = element
         named = dict(first) if isinstance(first, Mapping) else {"x": first}
         if "label" not in named and not isinstance(label, Mapping | tuple):
             return {**named, "label": label}
-    elif not isinstance(element, tuple) or hasattr(element, "_fields"):
+    elif not isinstance(element, tuple) or _is_named(element):
         return {"x": element}
     raise TypeError(
         "Elements must be mappings, tensors, or pairs of these and a label. "
         f"Received: {str(element)[:80]}. Make mappings of them with map()."
     )
+
+
+def _is_named(element: tuple[Any, ...]) -> bool:
+    """Whether it's one value made of several, such as `tf.SparseTensorValue`."""
+    return hasattr(element, "__match_args__")
 
 
 def _of_iterable(source: Iterable[Any], features: Mapping[str, Feature] | None) -> Source:

@@ -14,7 +14,7 @@ from tfdist.data.features.lengths import Ragged
 from tfdist.data.features.storage import list_storage
 from tfdist.data.features.tensor import Tensor
 
-_PARTITIONS = {
+_PARTITIONS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         tf.io.RaggedFeature.RowSplits,
@@ -62,7 +62,7 @@ class Plain(Feature):
 
     def to_json(self) -> dict[str, Any]:
         """See `Feature.to_json`."""
-        fields = {key: _to_json(value) for key, value in self.config._asdict().items()}
+        fields = {key: _to_json(value) for key, value in zip(_names(self.config), self.config, strict=True)}
         return {"kind": self.kind, "class": type(self.config).__name__, **fields}
 
     @classmethod
@@ -108,12 +108,17 @@ class _AsList(Tensor):
         return super().encode(name, value)
 
 
+def _names(config: Any) -> tuple[str, ...]:
+    """Of a named tuple's fields."""
+    return type(config).__match_args__  # type: ignore[no-any-return]
+
+
 def _to_json(value: Any) -> Any:
     if isinstance(value, tf.DType):
         return {"dtype": value.name}
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
-    if type(value).__name__ in _PARTITIONS and hasattr(value, "_asdict"):
+    if isinstance(value, tuple(_PARTITIONS.values())):
         return {"partition": type(value).__name__, "fields": list(value)}
     if isinstance(value, np.ndarray | np.generic | tf.Tensor):
         return _to_json(np.asarray(value).tolist())
