@@ -110,7 +110,7 @@ class _AsList(Tensor):
 
 def _names(config: Any) -> tuple[str, ...]:
     """Of a named tuple's fields."""
-    return type(config).__match_args__  # type: ignore[no-any-return]
+    return type(config).__match_args__
 
 
 def _to_json(value: Any) -> Any:
@@ -118,7 +118,7 @@ def _to_json(value: Any) -> Any:
         return {"dtype": value.name}
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, tuple(_PARTITIONS.values())):
+    if type(value) in _PARTITIONS.values():
         return {"partition": type(value).__name__, "fields": list(value)}
     if isinstance(value, np.ndarray | np.generic | tf.Tensor):
         return _to_json(np.asarray(value).tolist())
