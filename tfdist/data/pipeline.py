@@ -20,8 +20,9 @@ import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist.data import reader_calls as calls
+from tfdist.data.parsed_steps import cut_step
 from tfdist.data.record_reader import RecordReader
-from tfdist.data.rows import mark_share, take_rows
+from tfdist.data.rows import mark_share
 
 _READ_BUFFER_BYTES = 1 << 18
 # Of the batches that are handed out, how many are noted at once: each note takes Python's lock.
@@ -63,7 +64,7 @@ class _Pipeline:
 
         def cut(epoch: tf.Tensor, step: tf.Tensor, parsed: Any, splits: tf.Tensor) -> tf.data.Dataset:
             def one(i: tf.Tensor) -> Any:
-                return epoch, step + i, take_rows(parsed, splits[i], splits[i + 1])
+                return epoch, step + i, cut_step(parsed, self._reader.specs, splits[i], splits[i + 1])
 
             return tf.data.Dataset.range(tf.size(splits, out_type=tf.int64) - 1).map(one)
 

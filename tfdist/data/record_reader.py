@@ -17,6 +17,7 @@ from tfdist.data.features import Feature, as_features, features_from_json
 from tfdist.data.fetching import Fetcher, Skipped
 from tfdist.data.flow import FlowMeter
 from tfdist.data.orders import Orders
+from tfdist.data.parsed_steps import can_be_cut
 from tfdist.data.read_options import ReadOptions
 from tfdist.data.read_position import Position
 from tfdist.data.record_check import content_check
@@ -80,6 +81,8 @@ class RecordReader:
         return self.options.batch_size if self.share.rule == "all" else self.share.rows
 
     def _chunk_steps(self) -> int:
+        if not can_be_cut(self.specs):
+            return 1
         by_bytes = int(_CHUNK_BYTES / (self.rows * self.shards.mean_bytes))
         return max(1, min(_CHUNK_RECORDS // self.rows, by_bytes, _CHUNK_STEPS, self.share.num_steps))
 

@@ -167,8 +167,9 @@ def share_of(
         if rule == "files":
             raise ValueError(
                 f"sharding='files' needs files that {shard.num_shards} workers can share evenly. Received: "
-                f"{len(first_ids) - 1} files of {min(np.diff(first_ids))} to {max(np.diff(first_ids))} records. Use "
-                "sharding='auto', or write evenly sized files with: tfdist data reshard"
+                f"{len(first_ids) - 1} files of {min(np.diff(first_ids))} to {max(np.diff(first_ids))} records, "
+                f"batch_size={batch_size}. Use sharding='auto', a batch size that is a multiple of the number of "
+                "workers, or write evenly sized files with: tfdist data reshard"
             )
     return share("records", [_run(total, batch_size, shard)])
 
