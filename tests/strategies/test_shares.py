@@ -32,3 +32,8 @@ def test_shares_of_unequal_length(tmp_path: Path) -> None:
 @pytest.mark.unit
 def test_multi_worker_strategy_without_a_cluster(tmp_path: Path) -> None:
     run_python(["-c", ALONE], workers=0, logs=tmp_path)
+
+
+@pytest.mark.cluster
+def test_batches_are_on_the_replicas_devices(tmp_path: Path):
+    run_python(["-m", "tests.strategies.programs.devices"], workers=0, logs=tmp_path)

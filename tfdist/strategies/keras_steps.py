@@ -12,7 +12,8 @@ steps_per_execution > 1 the last step's value is returned, as Keras does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ from tfdist._compat import hooks
 from tfdist._compat.keras_metrics import record_results
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.tensorflow import python_function
+from tfdist.data.reader_calls import take_error
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
 from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
@@ -75,7 +77,8 @@ class StepFunction:
         is_first = self._training and hooks.is_first_of_fit(self._model, "step")
         if is_first:
             self._strategy.check_before_steps(self._model)
-        logs, rows, self._waited = self._execution(iterator)
+        with explained():
+            logs, rows, self._waited = self._execution(iterator)
         if is_first:
             refuse_small("batch size", int(rows), self._strategy)
         return logs
@@ -143,6 +146,24 @@ class StepFunction:
         if self._model.run_eagerly:
             return function
         return tf.function(function, reduce_retracing=True, jit_compile=jit_compile or None)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """In place of TensorFlow's error, the one of reading that it was made of, which says file and record.
+
+    Raises:
+        TfdistError: What reading ended with.
+    """
+    try:
+        yield
+    except tf.errors.OutOfRangeError:
+        raise
+    except tf.errors.OpError as error:
+        cause = take_error()
+        if cause is not None and str(cause) in str(error):
+            raise cause from None
+        raise
 
 
 def timed(ask: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any, tf.Tensor]:

@@ -100,14 +100,20 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
             first = self.worker_index * local
             mine = replica_slices(dataset, first=first, local=local, count=self.num_replicas_in_sync)
             # All workers have equally many batches, so no step needs to ask whether the others have one.
-            return mine if local == 1 else self.distribute_datasets_from_function(lambda _: mine, options)
+            return mine if self._reads_in_place else self.distribute_datasets_from_function(lambda _: mine, options)
         if policy == _AutoShardPolicy.OFF:
-            if local == 1 and _has_equal_steps(dataset):
+            if self._reads_in_place and _has_equal_steps(dataset):
                 return dataset
             mine = dataset if local == 1 else replica_slices(dataset, first=0, local=local, count=local)
             return self.distribute_datasets_from_function(lambda _: mine, options)
         logger.info("input: auto-sharded by TensorFlow, policy %s", policy.name)
         return super().experimental_distribute_dataset(dataset, options)
+
+    @property
+    def _reads_in_place(self) -> bool:
+        """Whether batches are used on the device on which they are read, so that no iterator has to copy them ahead."""
+        devices = self.extended.worker_devices
+        return len(devices) == 1 and tf.DeviceSpec.from_string(devices[0]).device_type == "CPU"
 
     def split_batch(self, batch: Any) -> Any:
         """This worker's part of a global batch that every worker holds, as `strategy.run` takes it."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import tfdist
 from tests.helpers.cases import case, variants
 from tests.helpers.setups import Setup, batches, compiled, features, labels, report
 
@@ -49,6 +50,18 @@ def tf_data_finite(setup: Setup) -> dict[str, Any]:
     data = batches(53, 10)
     history = model.fit(data, epochs=2, verbose=0, validation_data=batches(21, 10))
     return report(model, history, predict=model.predict(data, verbose=0))
+
+
+@case()
+def tfrecords(setup: Setup) -> dict[str, Any]:
+    """Shuffled globally for training; in the order of the files for `predict`."""
+    with setup.scope():
+        train = tfdist.data.digits("test", batch_size=50, shuffle=True, seed=4)
+        held_out = tfdist.data.digits("test", batch_size=100)
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+        model = compiled(keras.Sequential(layers), momentum)
+    history = model.fit(train, epochs=2, verbose=0, validation_data=held_out)
+    return report(model, history, predict=model.predict(held_out.map(lambda x, y: x), verbose=0))
 
 
 @case()
