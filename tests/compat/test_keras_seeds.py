@@ -48,3 +48,11 @@ def test_dropout_draws_through_the_replaced_method(monkeypatch):
 
 def test_the_fault_is_still_there(stock_faults):
     canary.still(stock_faults, "replicas_draw_the_same_seeds")
+
+
+@pytest.mark.parametrize("layer", [keras.layers.RandomFlip(), keras.layers.RandAugment(), keras.layers.Dropout(0.5)])
+def test_layers_in_a_data_set_draw_through_the_replaced_method(monkeypatch, layer):
+    draw = Recorder(tf.constant([1, 2], tf.int64))
+    monkeypatch.setattr(keras.random.SeedGenerator, "next", draw)
+    tf.data.Dataset.from_tensors(tf.ones([2, 4, 4, 3])).map(lambda x: layer(x, training=True))
+    canary.check(draw.was_called, f"{layer.name} in a data set draws seeds that SeedGenerator.next did not give")

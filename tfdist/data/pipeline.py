@@ -14,12 +14,14 @@ nothing when it's asked again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist.data import reader_calls as calls
+from tfdist.data.augmentation import Augmentation
 from tfdist.data.parsed_steps import cut_step
 from tfdist.data.record_reader import RecordReader
 from tfdist.data.rows import mark_share
@@ -29,14 +31,20 @@ _READ_BUFFER_BYTES = 1 << 18
 _NOTED_STEPS = 16
 
 
-def build(reader: RecordReader) -> tf.data.Dataset:
-    """Batches of what a reader reads."""
-    return _Pipeline(reader).build()
+def build(reader: RecordReader, augment: Mapping[str, Any] | None = None) -> tf.data.Dataset:
+    """Batches of what a reader reads.
+
+    Args:
+        reader: Reads.
+        augment: Layers for features, see `Augmentation`.
+    """
+    return _Pipeline(reader, augment).build()
 
 
 class _Pipeline:
-    def __init__(self, reader: RecordReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: RecordReader, augment: Mapping[str, Any] | None) -> None:
+        self._reader, options = reader, reader.options
+        self._augment = Augmentation(augment, list(reader.features), seed=options.seed, worker=options.shard.index)
         self._steps = reader.share.num_steps
         self._key = calls.add(reader)
 
@@ -114,6 +122,7 @@ class _Pipeline:
         features = {name: one.finish(name, parsed) for name, one in reader.features.items()}
         if reader.options.drop_remainder and reader.options.on_corrupt == "raise":
             features = {name: _with_rows(value, reader.rows) for name, value in features.items()}
+        features = self._augment(epoch, step, features)
         label = reader.options.label
         return epoch, step, features if label is None else (features, features.pop(label))
 

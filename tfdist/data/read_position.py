@@ -40,7 +40,7 @@ class Position(tf.train.experimental.PythonState):
         self.epoch = self.step = 0
         self._start = (0, 0)
         self._follows_fit = False
-        self._is_over = False
+        self._is_over = self._is_empty = False
         self._lock = threading.Lock()
 
     def move_to(self, epoch: int, step: int = 0) -> None:
@@ -86,10 +86,8 @@ class Position(tf.train.experimental.PythonState):
         """Epoch and first step of a pass that begins."""
         with self._lock:
             epoch, step = self._start
-            if self._is_over:
-                self._is_over = False
-                return epoch, self.steps_per_epoch
-            return epoch, step
+            self._is_empty, self._is_over = self._is_over, False
+            return epoch, self.steps_per_epoch if self._is_empty else step
 
     def handed_out(self, epoch: int, step: int) -> None:
         """A batch was handed out."""
@@ -100,4 +98,5 @@ class Position(tf.train.experimental.PythonState):
     def ended_early(self) -> None:
         """A pass that began in the middle of an epoch is at its end; the pipeline will ask for another at once."""
         with self._lock:
-            self._is_over = True
+            # That one has an end too, which is no other pass's.
+            self._is_over, self._is_empty = not self._is_empty, False

@@ -14,7 +14,7 @@ from tfdist.data.read_options import ReadOptions
 from tfdist.data.read_position import Position
 from tfdist.data.reader_calls import readers_of
 from tfdist.data.record_reader import RecordReader
-from tfdist.data.sharding import ShardOptions, default_shard
+from tfdist.data.sharding import ShardOptions, default_shard, resolved
 
 Path = str | os.PathLike[str]
 
@@ -34,6 +34,7 @@ def read_tfrecords(
     drop_remainder: bool = False,
     compression: str | None = None,
     cache: Path | None = None,
+    augment: Mapping[str, Any] | None = None,
     on_corrupt: str = "raise",
     max_skipped: int = 100,
 ) -> tf.data.Dataset:
@@ -67,6 +68,8 @@ def read_tfrecords(
         compression: "", "GZIP" or "ZLIB"; None finds out.
         cache: "memory" keeps the bytes of all records that were read; a directory keeps local, uncompressed copies of
             the files, for remote or compressed ones, also for later runs.
+        augment: For training: feature name -> Keras layer, or list of layers, that change it at random, such as
+            RandomFlip. The same `seed` gives the same changes, whatever seeds the layers were given.
         on_corrupt: What to do at a record that is broken or isn't what `features` says: "raise" an error that names it,
             or "skip" it, so that its batch has a row less, with a warning.
         max_skipped: How many different records may be skipped on a worker before it is an error.
@@ -100,7 +103,7 @@ def read_tfrecords(
         shuffle_buffer=shuffle_buffer,
         group_by_length=group_by_length,
         shard=default_shard() if shard is None else shard,
-        sharding=sharding,
+        sharding=resolved(sharding),
         drop_remainder=drop_remainder,
         compression=compression,
         cache=None if cache is None else os.fspath(cache),
@@ -109,7 +112,7 @@ def read_tfrecords(
     )
     reader = RecordReader(options)
     reader.log()
-    return build(reader)
+    return build(reader, augment)
 
 
 def position(dataset: tf.data.Dataset) -> Position:
