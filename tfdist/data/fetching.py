@@ -94,12 +94,14 @@ class Fetcher:
         """
         frames = self._ranges.read(*self._shards.locate(ids))
         found, is_whole = [], [True] * len(frames)
-        header, crc = framing.HEADER_BYTES, google_crc32c.value
+        header_bytes, frame_bytes, crc = framing.HEADER_BYTES, framing.FRAME_BYTES, google_crc32c.value
         for place, frame in enumerate(frames):
-            data = frame[header:-4]
+            data = frame[header_bytes:-4]
             value = crc(data)
-            # The checksum alone, for speed; whatever is wrong with the frame or its length also breaks it.
-            if (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF == int.from_bytes(frame[-4:], "little"):
+            # As `framing.payload` checks it, but in half the time.
+            if (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF == int.from_bytes(
+                frame[-4:], "little"
+            ) and frame.startswith(framing.header(max(len(frame) - frame_bytes, 0))):
                 problem = check(data) if check else ""
                 if not problem:
                     found.append(data)

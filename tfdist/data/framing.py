@@ -6,6 +6,7 @@ masked CRC32C as uint32, all little-endian (tensorflow/core/lib/io/record_writer
 
 from __future__ import annotations
 
+import functools
 import gzip
 import mmap
 import struct
@@ -54,6 +55,12 @@ def masked_crc32c(data: bytes) -> int:
     """The checksum as TFRecord files hold it."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+@functools.lru_cache(1 << 14)
+def header(length: int) -> bytes:
+    """What stands before a record of this many bytes."""
+    return _LENGTH.pack(length) + _CRC.pack(masked_crc32c(_LENGTH.pack(length)))
 
 
 def scan(path: str, compression: str = "", *, checksum: bool = True, payloads: bool = False) -> Scan:

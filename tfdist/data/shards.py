@@ -143,7 +143,8 @@ class Shards:
             try:
                 found += scan_shards([path], self.compression, checksum=False)
             except CorruptRecordError as error:
-                self.problems.append(error)
+                what = f"{error.what}; without an index, what follows in the file can't be found"
+                self.problems.append(CorruptRecordError(path, error.record, error.offset, what, error.remedy))
                 found.append(_whole_part(path, self.compression, error))
         return found
 
