@@ -1,6 +1,6 @@
 """TFRecord files in and out of training: read by several workers, each its own part.
 
-What writes is loaded when it's first used: training reads.
+Names are loaded when first used: a strategy needs few of these modules.
 """
 
 from __future__ import annotations
@@ -8,17 +8,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tfdist.data.features import Feature, Image, Ragged, Sparse, String, Tensor, VariableLength
-from tfdist.data.read_position import Position
-from tfdist.data.reader import position, read_tfrecords
-from tfdist.data.samples import digits
-from tfdist.data.sharding import ShardOptions
-
 if TYPE_CHECKING:
+    from tfdist.data.features import Feature, Image, Ragged, Sparse, String, Tensor, VariableLength
+    from tfdist.data.read_position import Position
+    from tfdist.data.reader import position, read_tfrecords
+    from tfdist.data.samples import digits
+    from tfdist.data.sharding import ShardOptions
     from tfdist.data.sources import write_tfrecords
     from tfdist.data.writer import TFRecordWriter
 
-_WRITING = {"TFRecordWriter": "tfdist.data.writer", "write_tfrecords": "tfdist.data.sources"}
+_MODULES = {
+    "Feature": "features",
+    "Image": "features",
+    "Position": "read_position",
+    "Ragged": "features",
+    "ShardOptions": "sharding",
+    "Sparse": "features",
+    "String": "features",
+    "TFRecordWriter": "writer",
+    "Tensor": "features",
+    "VariableLength": "features",
+    "digits": "samples",
+    "position": "reader",
+    "read_tfrecords": "reader",
+    "write_tfrecords": "sources",
+}
 
 __all__ = [
     "Feature",
@@ -39,6 +53,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WRITING:
-        return getattr(importlib.import_module(_WRITING[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"tfdist.data.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'tfdist.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist._compat.tensorflow_datasets import origins
-from tfdist.data.read_options import ReadOptions
-from tfdist.data.record_reader import RecordReader
 from tfdist.errors import TfdistError
+
+if TYPE_CHECKING:
+    from tfdist.data.record_reader import RecordReader
 
 BEGIN, END, RUNS, RECORDS, CAREFUL_RECORDS, NOTE = (
     f"data.{name}" for name in ("begin", "end", "runs", "records", "careful_records", "note")
@@ -59,11 +60,20 @@ def take_error() -> TfdistError | None:
     return _last_error.pop() if _last_error else None
 
 
+def keep_error(error: TfdistError) -> None:
+    """Keeps what reading ends with, for `take_error`."""
+    _last_error[:] = [error]
+
+
 def _reader(key: bytes) -> RecordReader:
     reader = _own.get(key) or _others.get(key)
     if reader is None:
         with _lock:
             if key not in _others:
+                # A process that only trains on other data never comes here, and starts faster without them.
+                from tfdist.data.read_options import ReadOptions
+                from tfdist.data.record_reader import RecordReader
+
                 _others[key] = RecordReader(ReadOptions.from_json(key[_ID_BYTES:].decode()))
             reader = _others[key]
     return reader
@@ -100,7 +110,7 @@ def _careful_records(key: bytes, epoch: Any, step: Any) -> list[Any]:
     try:
         records, splits = _reader(key).records(int(epoch), int(step), careful=True)
     except TfdistError as error:
-        _last_error[:] = [error]
+        keep_error(error)
         raise
     return [_bytes_array(records), splits.astype(np.int64)]
 
