@@ -147,7 +147,11 @@ class _Pipeline:
 
             return (tf.cond(now, noted, lambda: sums), tf.constant(False)), batch
 
-        return tf.data.Dataset.zip((asked, batches)).scan((nothing, is_first), note)
+        noted_batches = tf.data.Dataset.zip((asked, batches)).scan((nothing, is_first), note)
+        # TensorFlow's own prefetching behind this would have batches noted that nobody has asked for.
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        return noted_batches.with_options(options)
 
 
 def _records(file: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
