@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data import framing
+from tfdist.data.file_stamp import stamp_of
 from tfdist.errors import DataError
 
 # Below the usual limit of 1,024 open files of a process, which holds other things too.
@@ -202,8 +203,8 @@ class _Copy:
             return self._made
 
     def _make(self) -> str:
-        found = tf.io.gfile.stat(self._original)
-        key = f"{self._original}\n{found.length}\n{found.mtime_nsec}\n{self._compression}"
+        size, changed = stamp_of(self._original)
+        key = f"{self._original}\n{size}\n{changed}\n{self._compression}"
         name = hashlib.sha256(key.encode()).hexdigest()[:16] + "-" + os.path.basename(self._original)
         target = os.path.join(self._directory, name)
         if not os.path.exists(target):
@@ -220,9 +221,10 @@ class _Copy:
 
 
 def _atomically(target: str, write: Callable[[str], None]) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".copy-", dir=os.path.dirname(target))
-    os.close(descriptor)
+    temporary = ""
     try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".copy-", dir=os.path.dirname(target))
+        os.close(descriptor)
         write(temporary)
         os.replace(temporary, target)
     except OSError as error:

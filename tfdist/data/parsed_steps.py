@@ -1,8 +1,8 @@
 """Steps that are parsed together, cut apart so that each is as if it had been parsed alone.
 
-Rows of different lengths are parsed to the longest of all. Sparse rows know their own lengths, so a step's can be cut to
-the longest of its own; for dense rows, which `tf.io.FixedLenSequenceFeature` gives, a value can't be told from padding,
-so steps with such features aren't parsed together.
+Rows of different lengths are parsed to the longest of all. Sparse rows know their own lengths, so a step's can be cut
+to the longest of its own; for dense rows, which `tf.io.FixedLenSequenceFeature` gives, a value can't be told from
+padding, so steps with such features aren't parsed together.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data import framing
+from tfdist.data.file_stamp import stamp_of
 from tfdist.data.index import SUFFIX, DatasetIndex, ShardIndex, find_indexes, scan_shards
 from tfdist.data.shard_files import as_glob
 from tfdist.errors import CorruptRecordError, DataError
@@ -60,7 +61,7 @@ class Shards:
         self.compression = _common_compression(self.paths, indexed, compression)
         self.features: dict[str, Any] | None = next((i.features for i, _ in indexed.values() if i.features), None)
         self.problems: list[CorruptRecordError] = []
-        self._stamps = [_stamp(path) for path in self.paths]
+        self._stamps = [stamp_of(path) for path in self.paths]
         shards = self._described(indexed, skip)
         self.first_ids = np.cumsum([0, *(shard.num_records for shard in shards)], dtype=np.int64)
         self._offsets = np.concatenate([shard.offsets for shard in shards])
@@ -111,7 +112,7 @@ class Shards:
         path, before = self.paths[shard], self._stamps[shard]
         if "://" in path:
             return  # asking costs a request
-        now = _stamp(path)
+        now = stamp_of(path)
         if now != before:
             raise DataError(
                 f"{path}: expected the file that training began with, {before[0]} bytes. Received: another of "
@@ -233,19 +234,6 @@ def _common_compression(
             "Leave out `compression` to take what the files have, or read the files separately."
         )
     return said.pop()
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of the last change."""
-    try:
-        found = os.stat(path)
-        return found.st_size, found.st_mtime_ns
-    except FileNotFoundError:
-        try:
-            remote = tf.io.gfile.stat(path)
-        except tf.errors.NotFoundError:
-            raise DataError(f"{path}: the file is gone. Restore it.") from None
-        return remote.length, remote.mtime_nsec
 
 
 def _whole_part(path: str, compression: str, error: CorruptRecordError) -> ShardIndex:
