@@ -80,7 +80,8 @@ class ShardFiles:
         if existing and not overwrite:
             raise FileExistsError(
                 f"No shards must be there yet. Received: pattern={self.pattern!r}, {len(existing)} files, the first is "
-                f"{os.path.join(self.directory, existing[0])}. Choose another name, or pass overwrite=True."
+                f"{os.path.join(self.directory, existing[0])}. Choose another name, or "
+                "pass overwrite=True (--overwrite)."
             )
         self._check_index(existing)
 
