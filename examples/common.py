@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -54,6 +55,47 @@ def load_data(name: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Data
     # One seed for all workers: they must see the same batches.
     shuffled = batches[0].shuffle(len(train[0]), seed=0)
     return shuffled.batch(batch_size), batches[1].batch(batch_size)
+
+
+def load_arrays(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images as uint8 and labels as int64, for "train" and "test"."""
+    if name == "digits":
+        splits = {}
+        for split in ("train", "test"):
+            images, labels = next(iter(tfdist.data.digits(split, batch_size=10_000)))
+            splits[split] = np.asarray(images * 255, "uint8"), labels.numpy()
+        return splits
+    pairs = zip(("train", "test"), _load_mnist(), strict=True)
+    return {split: (images[..., None].astype("uint8"), labels.astype("int64")) for split, (images, labels) in pairs}
+
+
+def load_arrays(name: str) -> dict[str, dict[str, np.ndarray]]:
+    """Images, uint8 of IMAGE_SHAPES, and labels, for "train" and "test"."""
+    if name == "mnist":
+        parts = [(images[..., None].astype("uint8"), labels) for images, labels in _load_mnist()]
+    else:
+        alone = tfdist.data.ShardOptions()  # all of them, on any worker
+        batches = [next(iter(tfdist.data.digits(split, batch_size=2000, shard=alone))) for split in ("train", "test")]
+        parts = [((images.numpy() * 255).astype("uint8"), labels.numpy()) for images, labels in batches]
+    return {
+        split: {"image": images, "label": labels.astype("int64")}
+        for split, (images, labels) in zip(("train", "test"), parts, strict=True)
+    }
+
+
+def write_on_chief(path: str, write: Callable[[], object]) -> None:
+    """Calls `write` on the chief of the strategy in scope, unless `path` is there; returns when it is, on all workers.
+
+    `path` must be in a folder that all workers see.
+    """
+    strategy = tf.distribute.get_strategy()
+    if not getattr(strategy, "is_chief", True):
+        strategy.wait_for_chief(path)
+        return
+    if not tf.io.gfile.exists(path):
+        write()
+    if getattr(strategy, "num_workers", 1) > 1:
+        strategy.chief_wrote(path)
 
 
 def _load_mnist():

@@ -54,6 +54,15 @@ def test_example_on_two_workers(script):
     assert first > 0.85
 
 
+@pytest.mark.cluster
+def test_tfrecords_on_two_workers(tmp_path):
+    script = ["examples/tfrecords_mnist.py", f"--folder={tmp_path}"]
+    run(*script, "--write")
+    first, second = accuracies(run(*LAUNCH, *script, "--epochs=4", f"--backup={tmp_path / 'backup'}"))
+    assert first == second
+    assert first > 0.85
+
+
 @pytest.fixture
 def noise_as_mnist(tmp_path):
     """A folder with a file of noise in the shape of MNIST."""
