@@ -57,18 +57,6 @@ def load_data(name: str, batch_size: int) -> tuple[tf.data.Dataset, tf.data.Data
     return shuffled.batch(batch_size), batches[1].batch(batch_size)
 
 
-def load_arrays(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Images as uint8 and labels as int64, for "train" and "test"."""
-    if name == "digits":
-        splits = {}
-        for split in ("train", "test"):
-            images, labels = next(iter(tfdist.data.digits(split, batch_size=10_000)))
-            splits[split] = np.asarray(images * 255, "uint8"), labels.numpy()
-        return splits
-    pairs = zip(("train", "test"), _load_mnist(), strict=True)
-    return {split: (images[..., None].astype("uint8"), labels.astype("int64")) for split, (images, labels) in pairs}
-
-
 def load_arrays(name: str) -> dict[str, dict[str, np.ndarray]]:
     """Images, uint8 of IMAGE_SHAPES, and labels, for "train" and "test"."""
     if name == "mnist":

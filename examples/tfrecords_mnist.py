@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--folder", default=FOLDER, help="of the files, one that all workers see")
     parser.add_argument("--batch_size", type=int, default=64, help="rows of all workers together")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--backup", help="a folder to go on from after a kill, one that all workers see")
     args = parser.parse_args()
 
     strategy = tfdist.MultiWorkerMirroredStrategy()  # first, before TensorFlow uses a device
@@ -58,7 +59,9 @@ def main() -> None:
         train, test = load("train", **options), load("test", **options)
         model = build_model(args.data)
         compile_model(model)
-    model.fit(train, epochs=args.epochs, validation_data=test, verbose=2)
+    # Killed and started again, it goes on in the middle of an epoch with the records that it hasn't used.
+    callbacks = [keras.callbacks.BackupAndRestore(args.backup, save_freq=10)] if args.backup else []
+    model.fit(train, epochs=args.epochs, validation_data=test, callbacks=callbacks, shuffle=False, verbose=2)
     results = model.evaluate(test, verbose=0, return_dict=True)
     print(f"replicas: {strategy.num_replicas_in_sync}, accuracy: {results['accuracy']:.4f}")
 

@@ -54,15 +54,6 @@ def test_example_on_two_workers(script):
     assert first > 0.85
 
 
-@pytest.mark.cluster
-def test_tfrecords_on_two_workers(tmp_path):
-    script = ["examples/tfrecords_mnist.py", f"--folder={tmp_path}"]
-    run(*script, "--write")
-    first, second = accuracies(run(*LAUNCH, *script, "--epochs=4", f"--backup={tmp_path / 'backup'}"))
-    assert first == second
-    assert first > 0.85
-
-
 @pytest.fixture
 def noise_as_mnist(tmp_path):
     """A folder with a file of noise in the shape of MNIST."""
@@ -95,6 +86,53 @@ def test_accumulation_on_mnist_from_a_local_file(noise_as_mnist):
     output = run("examples/accumulate_mnist.py", *options, TFDIST_DATA_DIR=str(noise_as_mnist))
     assert "64 rows an optimizer step = 4 micro-batches x 16 rows" in output
     assert "optimizer steps: 2" in output
+
+
+@pytest.mark.cluster
+def test_tfrecords_are_written_by_the_chief_alone_and_only_once(tmp_path):
+    """What two workers learn from PNG images in files is what one learns."""
+    options = ["examples/tfrecords_mnist.py", "--data=digits", f"--folder={tmp_path}", "--epochs=3"]
+    workers, alone = run(*LAUNCH, *options, f"--backup={tmp_path / 'backup'}"), run(*options)
+    assert re.findall(r"wrote (\d+) images", workers) == ["1437", "360"]
+    assert "wrote" not in alone
+    first, second = accuracies(workers)
+    assert first == second
+    assert first > 0.85
+    assert f"accuracy: {first:.4f}" in alone
+    assert sorted(path.name for path in tmp_path.glob("*index")) == [
+        "digits-test.tfdist-index",
+        "digits-train.tfdist-index",
+    ]
+
+
+@pytest.mark.unit
+def test_tfrecords_of_mnist_from_a_local_file(noise_as_mnist, tmp_path):
+    output = run(
+        "examples/tfrecords_mnist.py", f"--folder={tmp_path}", "--epochs=1", TFDIST_DATA_DIR=str(noise_as_mnist)
+    )
+    assert re.findall(r"wrote (\d+) images", output) == ["96", "32"]
+
+
+@pytest.mark.cluster
+def test_text_in_tfrecords_is_padded_less_and_learned_the_same_on_two_workers(tmp_path):
+    options = ["examples/tfrecords_text.py", f"--folder={tmp_path}", "--epochs=2"]
+    workers, alone = run(*LAUNCH, *options), run(*options)
+    ((grouped, plain),) = re.findall(r"padding: (\d+)% of each batch, (\d+)% without", workers)
+    assert int(grouped) < 6
+    assert int(plain) > 35
+    first, second, one = map(float, re.findall(r"replicas: [12], perplexity: ([0-9.]+)", workers + alone))
+    assert first == second == pytest.approx(one, rel=1e-3)
+    assert first < 8, "of 256 bytes, of which made-up lines have 21"
+
+
+@pytest.mark.unit
+def test_text_from_a_local_file(tmp_path):
+    (tmp_path / "tinyshakespeare.txt").write_text(
+        "First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 40
+    )
+    output = run("examples/tfrecords_text.py", f"--folder={tmp_path}", "--epochs=1", TFDIST_DATA_DIR=str(tmp_path))
+    assert "replicas: 1, perplexity: " in output
+    assert (tmp_path / "text-80.tfdist-index").is_file()
 
 
 @pytest.mark.cluster
