@@ -55,6 +55,16 @@ def test_one_device_two_replicas_and_two_workers_train_alike(tmp_path):
     assert keras.models.load_model(saved).count_params() > 0
 
 
+@pytest.mark.cluster
+def test_tfrecords_are_written_once_and_read_by_two_workers(tmp_path):
+    folders = [f"{part}.options.folder={tmp_path}" for part in ("data", "validation_data")]
+    done = train("configs/tfrecords.yaml", "epochs=2", *folders)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("wrote 1437 images") == 1
+    assert len(losses(done.stdout)) == 2
+    assert float(losses(done.stdout)[-1]) < 1.5
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "arguments, code, message",
