@@ -76,14 +76,16 @@ def write_on_chief(path: str, write: Callable[[], object]) -> None:
 
     `path` must be in a folder that all workers see.
     """
+
+    def write_if_missing() -> None:
+        if not tf.io.gfile.exists(path):
+            write()
+
     strategy = tf.distribute.get_strategy()
-    if not getattr(strategy, "is_chief", True):
-        strategy.wait_for_chief(path)
-        return
-    if not tf.io.gfile.exists(path):
-        write()
-    if getattr(strategy, "num_workers", 1) > 1:
-        strategy.chief_wrote(path)
+    if hasattr(strategy, "on_chief"):
+        strategy.on_chief(write_if_missing, name=path)
+    else:
+        write_if_missing()
 
 
 def _load_mnist():

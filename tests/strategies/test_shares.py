@@ -37,3 +37,8 @@ def test_multi_worker_strategy_without_a_cluster(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_batches_are_on_the_replicas_devices(tmp_path: Path):
     run_python(["-m", "tests.strategies.programs.devices"], workers=0, logs=tmp_path)
+
+
+@pytest.mark.cluster
+def test_the_chief_does_something_while_the_others_wait(tmp_path: Path):
+    run_python(["-m", "tests.strategies.programs.on_chief", str(tmp_path)], workers=2, logs=tmp_path)

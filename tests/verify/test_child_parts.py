@@ -59,6 +59,14 @@ def test_rows_of_strings_ragged_and_sparse_tensors():
         assert numbers(rest) == found[1:]
 
 
+def test_rows_that_are_padded_further_are_the_same():
+    """The same two rows, alone and beside a longer one; a zero in front is none."""
+    short = row_numbers(["dense"], [[np.array([[3, 0, 5], [0, 7, 0]])]])
+    long = row_numbers(["dense"], [[np.array([[3, 0, 5, 0], [0, 7, 0, 0], [0, 7, 0, 1]])]])
+    assert short.tolist() == long[:2].tolist()
+    assert len({*long.tolist(), *row_numbers(["dense"], [[np.array([[7]])]]).tolist()}) == 4
+
+
 def test_deeper_ragged_rows_with_the_same_values_differ():
     assert len(set(numbers(tf.ragged.constant([[[1], [2]], [[1, 2]]])))) == 2
 

@@ -58,6 +58,29 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         """Whether this process writes checkpoints, models and logs."""
         return self.worker_index == 0
 
+    def on_chief(self, task: Callable[[], Any], *, name: str) -> None:
+        """Does something once for all workers, such as writing files that they then read.
+
+        Args:
+            task: What to do; called on the chief, while the others wait.
+            name: Of the task; the same on all workers.
+
+        Raises:
+            RuntimeError: On the others, if the task failed on the chief, or took longer than `peer_timeout_seconds`.
+
+        Example:
+            >>> strategy.on_chief(lambda: tfdist.data.write_tfrecords(rows, pattern, num_shards=8), name=pattern)
+        """
+        if not self.is_chief:
+            self.wait_for_chief(name)
+            return
+        try:
+            task()
+        except BaseException as error:
+            self.chief_wrote(name, error=f"{type(error).__name__}: {error}")
+            raise
+        self.chief_wrote(name)
+
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
         convert = tf_compat.caller_autograph()

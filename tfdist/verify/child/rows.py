@@ -69,7 +69,8 @@ def _number(row: Sequence[bytes]) -> int:
 
 
 def _dense(values: np.ndarray) -> RowBytes:
-    return [_bytes(row) for row in values]
+    """Without zeros at the end: a worker pads rows to the longest of its own, not of the global batch."""
+    return [_bytes(row).rstrip(b"\0") if row.ndim else _bytes(row) for row in map(np.asarray, values)]
 
 
 def _ragged(values: np.ndarray, *splits: np.ndarray) -> RowBytes:
