@@ -25,7 +25,7 @@ from tfdist.log import logger
 
 # Slower scans are worth a word.
 _SLOW_SECONDS = 5.0
-_OF_COUNT = re.compile(r"-(\d{5})-of-(\d{5})")
+_OF_COUNT = re.compile(r"(.*)-(\d{5})-of-(\d{5})([^/]*)", re.DOTALL)
 
 
 class Shards:
@@ -193,14 +193,10 @@ def missing_files(
     present = set(paths)
     indexes = {(os.path.dirname(path), index) for path, (index, _) in indexed.items()}
     named = {os.path.join(directory, shard.name) for directory, index in indexes for shard in index.shards}
-    for path in paths:
-        directory, name = os.path.split(path)
-        match = _OF_COUNT.search(name)
-        if match and int(match[1]) < int(match[2]):
-            named |= {
-                os.path.join(directory, name[: match.start()] + f"-{i:05d}-of-{match[2]}" + name[match.end() :])
-                for i in range(int(match[2]))
-            }
+    matches = filter(None, map(_OF_COUNT.fullmatch, paths))
+    # Once for all files of a set: a set of 1,000 would name a million.
+    for before, count, behind in {(match[1], match[3], match[4]) for match in matches if int(match[2]) < int(match[3])}:
+        named |= {f"{before}-{number:05d}-of-{count}{behind}" for number in range(int(count))}
     globs = [as_glob(pattern) for pattern in patterns]
     return sorted(one for one in named - present if any(fnmatch.fnmatch(one, pattern) for pattern in globs))
 
