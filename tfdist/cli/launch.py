@@ -2,6 +2,7 @@
 
     tfdist launch --workers=2 train.py --epochs=3
     tfdist launch --workers=2 --ps=1 train.py
+    tfdist launch --workers=2 --data_workers=2 train.py
     tfdist launch --workers=2 -m package.train --epochs=3
 
 Each task is a process with its own TF_CONFIG. What follows the script is passed to it untouched.
@@ -34,6 +35,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("workers", 1, "Worker tasks of the whole job.", flag_values=v)
     flags.DEFINE_integer("ps", 0, "Parameter server tasks; adds a chief too.", flag_values=v)
     flags.DEFINE_boolean("chief", False, "Add a chief task to the workers.", flag_values=v)
+    flags.DEFINE_integer(
+        "data_workers", 0, "Processes on each machine that read and decode for its tasks.", flag_values=v
+    )
     flags.DEFINE_multi_string(
         "env",
         [],
@@ -105,6 +109,7 @@ def _options(values: flags.FlagValues) -> LaunchOptions:
         workers=values.workers,
         ps=values.ps,
         chief=values.chief,
+        data_workers=values.data_workers,
         env=dict(_variable(text) for text in values.env),
         log_dir=Path(values.log_dir) if values.log_dir else None,
         verbose=values.verbose,

@@ -14,6 +14,7 @@ nothing when it's asked again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,35 +26,43 @@ from tfdist.data.augmentation import Augmentation
 from tfdist.data.parsed_steps import cut_step
 from tfdist.data.record_reader import RecordReader
 from tfdist.data.rows import mark_share
+from tfdist.data.service import ServedBatches
 
 _READ_BUFFER_BYTES = 1 << 18
+# Not AUTOTUNE, which doesn't count what a data set within a function takes, and read large records one chunk at a time.
+_PARALLEL_READS = max(2, min(8, os.cpu_count() or 2))
 # Of the batches that are handed out, how many are noted at once: each note takes Python's lock.
 _NOTED_STEPS = 16
 
 
-def build(reader: RecordReader, augment: Mapping[str, Any] | None = None) -> tf.data.Dataset:
+def build(
+    reader: RecordReader, augment: Mapping[str, Any] | None = None, service: str | None = None
+) -> tf.data.Dataset:
     """Batches of what a reader reads.
 
     Args:
         reader: Reads.
         augment: Layers for features, see `Augmentation`.
+        service: Address of the tf.data service that makes the batches, see `service`.
     """
-    return _Pipeline(reader, augment).build()
+    return _Pipeline(reader, augment, service).build()
 
 
 class _Pipeline:
-    def __init__(self, reader: RecordReader, augment: Mapping[str, Any] | None) -> None:
+    def __init__(self, reader: RecordReader, augment: Mapping[str, Any] | None, service: str | None) -> None:
         self._reader, options = reader, reader.options
         self._augment = Augmentation(augment, list(reader.features), seed=options.seed, worker=options.shard.index)
         self._steps = reader.share.num_steps
         self._key = calls.add(reader)
+        self._service = service
 
     def build(self) -> tf.data.Dataset:
         source = tf.data.Dataset.range(1)
         calls.keep(self._reader, source)
         steps = self._steps_of_pass(source)
         batches = steps.concatenate(self._end_of_pass(steps)).repeat().take(self._steps)
-        batches = batches.map(self._finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if self._service is None:
+            batches = self._finished(batches)
         batches = self._handed_out(batches.prefetch(tf.data.AUTOTUNE))
         # The whole data set is left unmarked: a strategy takes it as global batches and cuts them.
         return batches if self._reader.share.rule == "all" else mark_share(batches)
@@ -62,13 +71,33 @@ class _Pipeline:
         return py_functions.call(name, [tf.constant(self._key), *inputs], types, stateful=stateful)
 
     def _steps_of_pass(self, source: tf.data.Dataset) -> tf.data.Dataset:
-        chunk = self._reader.chunk_steps
+        """(epoch, step, what was parsed), or finished batches if a service makes them."""
 
         def begin(_: tf.Tensor) -> tf.data.Dataset:
             epoch, first = self._call(calls.BEGIN, [], [tf.int64, tf.int64], stateful=True)
             epoch.set_shape([])
             first.set_shape([])
+            if served is not None:
+                return served.of_pass(epoch, first)
+            chunk = self._reader.chunk_steps
             return tf.data.Dataset.range(first, self._steps, chunk).map(lambda step: (epoch, step))
+
+        served = None if self._service is None else self._served(self._service)
+        return source.flat_map(begin) if served is not None else self._read_steps(source.flat_map(begin))
+
+    def _served(self, address: str) -> ServedBatches:
+        reader = self._reader
+        batch_bytes = reader.rows * reader.shards.mean_bytes
+        return ServedBatches(
+            address,
+            lambda numbers: self._finished(self._read_steps(numbers)),
+            self._steps,
+            reader.chunk_steps,
+            batch_bytes,
+        )
+
+    def _read_steps(self, numbers: tf.data.Dataset) -> tf.data.Dataset:
+        """The steps of the chunks that begin at (epoch, step)."""
 
         def cut(epoch: tf.Tensor, step: tf.Tensor, parsed: Any, splits: tf.Tensor) -> tf.data.Dataset:
             def one(i: tf.Tensor) -> Any:
@@ -76,10 +105,13 @@ class _Pipeline:
 
             return tf.data.Dataset.range(tf.size(splits, out_type=tf.int64) - 1).map(one)
 
-        read = source.flat_map(begin).map(self._read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if chunk == 1:
+        read = numbers.map(self._read, num_parallel_calls=_PARALLEL_READS, deterministic=True)
+        if self._reader.chunk_steps == 1:
             return read.map(lambda epoch, step, parsed, splits: (epoch, step, parsed))
         return read.flat_map(cut)
+
+    def _finished(self, steps: tf.data.Dataset) -> tf.data.Dataset:
+        return steps.map(self._finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def _end_of_pass(self, steps: tf.data.Dataset) -> tf.data.Dataset:
         def end(_: int) -> tf.data.Dataset:

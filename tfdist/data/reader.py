@@ -14,6 +14,7 @@ from tfdist.data.read_options import ReadOptions
 from tfdist.data.read_position import Position
 from tfdist.data.reader_calls import readers_of
 from tfdist.data.record_reader import RecordReader
+from tfdist.data.service import address_of
 from tfdist.data.sharding import ShardOptions, default_shard, resolved
 
 Path = str | os.PathLike[str]
@@ -35,6 +36,7 @@ def read_tfrecords(
     compression: str | None = None,
     cache: Path | None = None,
     augment: Mapping[str, Any] | None = None,
+    data_service: str | bool | None = None,
     on_corrupt: str = "raise",
     max_skipped: int = 100,
 ) -> tf.data.Dataset:
@@ -70,6 +72,9 @@ def read_tfrecords(
             the files, for remote or compressed ones, also for later runs.
         augment: For training: feature name -> Keras layer, or list of layers, that change it at random, such as
             RandomFlip. The same `seed` gives the same changes, whatever seeds the layers were given.
+        data_service: "grpc://HOST:PORT" of a tf.data service, whose data workers then read, parse, decode and augment
+            for this process; batches and their order stay the same. None takes the one that `tfdist launch
+            --data_workers=N` started, if any; False reads here.
         on_corrupt: What to do at a record that is broken or isn't what `features` says: "raise" an error that names it,
             or "skip" it, so that its batch has a row less, with a warning.
         max_skipped: How many different records may be skipped on a worker before it is an error.
@@ -110,9 +115,10 @@ def read_tfrecords(
         on_corrupt=on_corrupt,
         max_skipped=max_skipped,
     )
+    address = address_of(data_service)
     reader = RecordReader(options)
     reader.log()
-    return build(reader, augment)
+    return build(reader, augment, address)
 
 
 def position(dataset: tf.data.Dataset) -> Position:

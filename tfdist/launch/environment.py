@@ -13,13 +13,34 @@ _ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
-def task_environment(cluster: Cluster, env: Mapping[str, str], *, verbose: bool = False) -> dict[str, str]:
+# What reads for the tasks leaves the accelerators to them.
+_NO_ACCELERATORS = {"CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def task_environment(
+    cluster: Cluster, env: Mapping[str, str], *, verbose: bool = False, extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Returns the whole environment of one task.
 
     Args:
         cluster: The cluster as the task sees it; becomes TF_CONFIG.
         env: What the user sets for all tasks; wins over everything but TF_CONFIG.
         verbose: Leave TensorFlow's log level as it is.
+        extra: What the launcher tells all tasks.
     """
-    defaults = _ALWAYS if verbose else _ALWAYS | _QUIET
-    return {**defaults, **os.environ, **env, "TF_CONFIG": cluster.to_tf_config()}
+    return {**_inherited(verbose), **(extra or {}), **env, "TF_CONFIG": cluster.to_tf_config()}
+
+
+def helper_environment(env: Mapping[str, str], *, verbose: bool = False) -> dict[str, str]:
+    """Returns the whole environment of a process that works for the tasks and is none.
+
+    Args:
+        env, verbose: As in `task_environment`.
+    """
+    inherited = {**_inherited(verbose), **env, **_NO_ACCELERATORS}
+    inherited.pop("TF_CONFIG", None)
+    return inherited
+
+
+def _inherited(verbose: bool) -> dict[str, str]:
+    return {**(_ALWAYS if verbose else _ALWAYS | _QUIET), **os.environ}

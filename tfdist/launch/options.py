@@ -21,6 +21,7 @@ class LaunchOptions:
         workers: Worker tasks of the whole job, over all nodes.
         ps: Parameter server tasks of the whole job.
         chief: Adds a chief task. A job with ps tasks always has one: it coordinates them.
+        data_workers: Processes on each machine that read and decode for its tasks, see `tfdist.data`.
         env: Environment variables for every task, over those of this process.
         log_dir: Where to write one file per task with all that it prints.
         verbose: Show TensorFlow's own messages and the tracebacks of all tasks.
@@ -37,6 +38,7 @@ class LaunchOptions:
     workers: int = 1
     ps: int = 0
     chief: bool = False
+    data_workers: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     log_dir: Path | None = None
     verbose: bool = False
@@ -48,6 +50,7 @@ class LaunchOptions:
     def __post_init__(self) -> None:
         _at_least("workers", self.workers, 1, "A job needs a worker; write --workers=2.")
         _at_least("ps", self.ps, 0, "Leave --ps out for a job without parameter servers.")
+        _at_least("data_workers", self.data_workers, 0, "Leave --data_workers out to read in the tasks.")
         _at_least("nnodes", self.nnodes, 1, "Leave --nnodes out for one machine.")
         self._check_nodes()
         self._check_ports()

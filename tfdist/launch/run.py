@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tfdist.cluster import Cluster
 from tfdist.errors import LaunchError
+from tfdist.launch.data_service import data_service
 from tfdist.launch.environment import task_environment
 from tfdist.launch.job import clusters_of_this_node
 from tfdist.launch.options import LaunchOptions
@@ -41,8 +42,8 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
     _make_log_dir(options)
     started_at = time.monotonic()
     try:
-        with clusters_of_this_node(options) as clusters:
-            outcome = _supervise(clusters, command, options)
+        with clusters_of_this_node(options) as clusters, data_service(options) as (helpers, extra):
+            outcome = _supervise(clusters, command, options, helpers, extra)
         report = failure_report(outcome, started_at, log_dir=options.log_dir, nnodes=options.nnodes)
         if report:
             print(report, file=sys.stderr, flush=True)
@@ -54,20 +55,27 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _supervise(clusters: Sequence[Cluster], command: Sequence[str], options: LaunchOptions) -> Outcome:
+def _supervise(
+    clusters: Sequence[Cluster],
+    command: Sequence[str],
+    options: LaunchOptions,
+    helpers: Sequence[TaskSpec],
+    extra: Mapping[str, str],
+) -> Outcome:
     names = [str(cluster.task) for cluster in clusters]
     chief = next((str(cluster.task) for cluster in clusters if cluster.is_chief), None)
     specs = [
         TaskSpec(
             str(cluster.task),
             command,
-            task_environment(cluster, options.env, verbose=options.verbose),
+            task_environment(cluster, options.env, verbose=options.verbose, extra=extra),
         )
         for cluster in clusters
     ]
     supervisor = Supervisor(
         specs,
-        Console(sys.stdout, sys.stderr, names, live=chief),
+        Console(sys.stdout, sys.stderr, [*names, *(helper.name for helper in helpers)], live=chief),
+        helpers=helpers,
         coordinator=chief if options.ps else None,
         log_dir=options.log_dir,
         verbose=options.verbose,

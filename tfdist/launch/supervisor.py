@@ -15,6 +15,8 @@ Order of events in an attempt
     | a task failed                          | ends the others: SIGTERM, SIGKILL                  |
     | a task failed, blaming a peer          | gives the peer VERDICT_SECONDS to fail, ends all   |
     | a task raised, but doesn't exit        | as above, when a peer fails: its failure is older  |
+    | a helper ended (a data worker, say)    | starts it again; if it ends again and again, as    |
+    |                                        | for a task that failed                             |
     | Ctrl-C, SIGTERM, SIGHUP                | passes it on, then harder; exits 128 + signal      |
     | the supervisor is killed (SIGKILL)     | the lifeline kills all, tfdist.cluster.lifeline    |
     | the reader of our output is gone       | kills all, exits 141 (128 + SIGPIPE)               |
@@ -36,6 +38,7 @@ from pathlib import Path
 
 from tfdist.cluster.lifeline import Lifeline
 from tfdist.launch.output.console import Console
+from tfdist.launch.restarts import Restarts
 from tfdist.launch.root_cause import first_failure, looks_dragged_down
 from tfdist.launch.shutdown import ON_FAILURE, ON_INTERRUPT, ON_TERMINATE, Shutdown
 from tfdist.launch.signals import SignalInbox
@@ -71,6 +74,7 @@ class Supervisor:
     Args:
         specs: The tasks to start.
         console: Shows their output.
+        helpers: Processes that work for the tasks: started again if they end, and ended behind the tasks.
         coordinator: The task at whose success the job is done, though others still serve.
         log_dir: Directory for one file per task.
         verbose: Show TensorFlow's messages and all tracebacks as they come.
@@ -81,11 +85,13 @@ class Supervisor:
         specs: Sequence[TaskSpec],
         console: Console,
         *,
+        helpers: Sequence[TaskSpec] = (),
         coordinator: str | None = None,
         log_dir: Path | None = None,
         verbose: bool = False,
     ) -> None:
-        self._specs, self._console = specs, console
+        self._specs, self._console = [*helpers, *specs], console
+        self._helpers, self._restarts = {helper.name for helper in helpers}, Restarts()
         self._coordinator = coordinator
         self._log_dir, self._verbose = log_dir, verbose
         self._tasks: list[TaskProcess] = []
@@ -100,42 +106,42 @@ class Supervisor:
             self._selector.register(inbox, selectors.EVENT_READ, self._on_signal)
             lifeline = Lifeline()
             try:
-                self._start(lifeline)
-                while self._running():
-                    self._step()
+                for spec in self._specs:
+                    self._start(spec, lifeline)
+                while self._running_tasks():
+                    self._step(lifeline)
             finally:
                 self._kill_all()
                 lifeline.close()
         return self._outcome()
 
-    def _start(self, lifeline: Lifeline) -> None:
-        for spec in self._specs:
-            task = TaskProcess(
-                spec,
-                lifeline,
-                self._console,
-                log_path=self._log_path(spec.name),
-                verbose=self._verbose,
-            )
-            self._tasks.append(task)
-            for fd in task.fds:
-                self._selector.register(fd, selectors.EVENT_READ, (task, fd))
-            if (exit_fd := task.exit_fd) is not None:
-                self._selector.register(exit_fd, selectors.EVENT_READ, None)
+    def _start(self, spec: TaskSpec, lifeline: Lifeline) -> None:
+        log_path = self._log_path(spec.name)
+        task = TaskProcess(spec, lifeline, self._console, log_path=log_path, verbose=self._verbose)
+        self._tasks.append(task)
+        for fd in task.fds:
+            self._selector.register(fd, selectors.EVENT_READ, (task, fd))
+        if (exit_fd := task.exit_fd) is not None:
+            self._selector.register(exit_fd, selectors.EVENT_READ, None)
 
     def _log_path(self, name: str) -> Path | None:
-        return self._log_dir / f"{name.replace('/', '-')}.log" if self._log_dir else None
+        ended = self._restarts.count(name)
+        file = f"{name.replace('/', '-')}{f'-{ended}' if ended else ''}.log"
+        return self._log_dir / file if self._log_dir else None
 
     def _running(self) -> list[TaskProcess]:
         return [task for task in self._tasks if task.ending is None]
 
-    def _step(self) -> None:
+    def _running_tasks(self) -> list[TaskProcess]:
+        return [task for task in self._running() if task.name not in self._helpers]
+
+    def _step(self, lifeline: Lifeline) -> None:
         can_sleep = all(task.exit_fd is not None for task in self._running())
         for key, _ in self._selector.select(_TICK_SECONDS if can_sleep else _POLL_SECONDS):
             self._handle(key)
         for task in self._running():
             if task.has_exited():
-                self._on_exit(task)
+                self._on_exit(task, lifeline)
         self._tick(time.monotonic())
 
     def _tick(self, now: float) -> None:
@@ -145,7 +151,7 @@ class Supervisor:
         elif self._shutdown is None and self._end_at is not None and now >= self._end_at:
             self._shutdown = Shutdown(ON_FAILURE)
         if self._shutdown:
-            self._shutdown.tick(now, self._running())
+            self._shutdown.tick(now, self._running_tasks())
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if callable(key.data):
@@ -165,18 +171,29 @@ class Supervisor:
             self._console.say(f"tfdist launch: {name}: ending all tasks (again: at once).")
             self._shutdown = Shutdown(ON_INTERRUPT if signum == signal.SIGINT else ON_TERMINATE)
 
-    def _on_exit(self, task: TaskProcess) -> None:
+    def _on_exit(self, task: TaskProcess, lifeline: Lifeline) -> None:
         for fd in (*task.fds, task.exit_fd):
             if fd is not None and fd in self._selector.get_map():
                 self._selector.unregister(fd)
         ending = task.reap()
         if self._shutdown:
             return
+        if task.name in self._helpers and self._start_again(task, lifeline):
+            return
         if ending.code != 0:
             blames_peer = looks_dragged_down(ending) or self._a_peer_seems_to_die()
             self._end_within(VERDICT_SECONDS if blames_peer else 0.0)
         elif task.name == self._coordinator:
             self._end_within(FINISH_SECONDS)
+
+    def _start_again(self, task: TaskProcess, lifeline: Lifeline) -> bool:
+        code = task.ending.code if task.ending else 0
+        if not self._restarts.may_start_again(task.name, time.monotonic()):
+            return False
+        self._console.say(f"tfdist launch: {task.name} ended with status {code}; it is started again.")
+        self._tasks.remove(task)
+        self._start(task.spec, lifeline)
+        return True
 
     def _a_peer_seems_to_die(self) -> bool:
         return any(task.seems_to_die for task in self._running())
@@ -193,13 +210,17 @@ class Supervisor:
                 task.reap()
 
     def _outcome(self) -> Outcome:
-        endings = {task.name: task.ending for task in self._tasks if task.ending}
+        # Helpers were killed when the tasks were done.
+        endings = {task.name: task.ending for task in self._tasks if task.ending and not self._was_killed(task)}
         if self._interrupted_by is not None:
             return Outcome(128 + self._interrupted_by, None, endings, self._interrupted_by)
         name = first_failure(self._that_count(endings))
         if name is None:
             return Outcome(0, None, endings)
         return Outcome(_shell_code(endings[name].code), name, endings)
+
+    def _was_killed(self, task: TaskProcess) -> bool:
+        return task.name in self._helpers and task.ending is not None and task.ending.stopped_at is not None
 
     def _that_count(self, endings: dict[str, Ending]) -> dict[str, Ending]:
         """Leaves out what came after the coordinator's success: those that served it lost it."""
