@@ -4,8 +4,8 @@
     tfdist launch --workers=2 examples/tfrecords_mnist.py --data=mnist --folder=mnist-records
     tfdist train configs/tfrecords.yaml
 
-Trains on MNIST where TFDIST_DATA_DIR names a folder with mnist.npz (or with --data=mnist, which downloads it), else on
-the digits that come with tfdist. Look at the files with: tfdist data inspect 'FOLDER/digits-train-*.tfrecord'
+Trains on the digits that come with tfdist, or on MNIST: mnist.npz in the folder TFDIST_DATA_DIR, or else downloaded. Look
+at the files with: tfdist data inspect 'FOLDER/digits-train-*.tfrecord'
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ def _scaled(features: dict[str, Any], label: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = "mnist" if os.environ.get("TFDIST_DATA_DIR") else "digits"
-    parser.add_argument("--data", choices=["digits", "mnist"], default=default)
+    parser.add_argument("--data", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--folder", default=FOLDER, help="of the files, one that all workers see")
     parser.add_argument("--batch_size", type=int, default=64, help="rows of all workers together")
     parser.add_argument("--epochs", type=int, default=5)

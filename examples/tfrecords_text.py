@@ -3,7 +3,7 @@
     python examples/tfrecords_text.py
     tfdist launch --workers=2 examples/tfrecords_text.py
 
-Learns the next byte of each line of tinyshakespeare.txt where TFDIST_DATA_DIR names its folder, else of made-up lines.
+Learns the next byte of each of 2,000 made-up lines, or with --text=FILE of the lines of a file of your own.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ GROUPED = 20  # batches whose lines are sorted by length
 FEATURES = {"bytes": tfdist.data.VariableLength("int64")}  # padded with 0, which no text has
 
 
-def lines_of_text() -> list[bytes]:
-    folder = os.environ.get("TFDIST_DATA_DIR")
-    if folder:
-        return [line for line in (Path(folder) / "tinyshakespeare.txt").read_bytes().splitlines() if len(line) > 1]
+def lines_of_text(file: Path | None) -> list[bytes]:
+    if file is not None:
+        return [line for line in file.read_bytes().splitlines() if len(line) > 1]
     chance = random.Random(0)
     words = [["the", "a", "my"], ["red", "old", "small"], ["fox", "house", "river"], ["sees", "has", "finds"]]
     return [" ".join(chance.choice(words[i % 4]) for i in range(chance.randint(2, 25))).encode() for _ in range(2000)]
@@ -70,12 +69,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=64, help="lines of all workers together")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--text", type=Path, help="a file whose lines to learn")
     parser.add_argument("--folder", default=FOLDER, help="of the files, one that all workers see")
     args = parser.parse_args()
 
     strategy = tfdist.MultiWorkerMirroredStrategy()  # first, before TensorFlow uses a device
     keras.utils.set_random_seed(0)
-    lines = lines_of_text()
+    lines = lines_of_text(args.text)
     base = os.path.join(args.folder, f"text-{len(lines)}")
     pattern = base + "-*.tfrecord"
     with strategy.scope():

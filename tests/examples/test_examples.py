@@ -108,7 +108,8 @@ def test_tfrecords_are_written_by_the_chief_alone_and_only_once(tmp_path):
 @pytest.mark.unit
 def test_tfrecords_of_mnist_from_a_local_file(noise_as_mnist, tmp_path):
     output = run(
-        "examples/tfrecords_mnist.py", f"--folder={tmp_path}", "--epochs=1", TFDIST_DATA_DIR=str(noise_as_mnist)
+        *("examples/tfrecords_mnist.py", "--data=mnist", f"--folder={tmp_path}", "--epochs=1"),
+        TFDIST_DATA_DIR=str(noise_as_mnist),
     )
     assert re.findall(r"wrote (\d+) images", output) == ["96", "32"]
 
@@ -127,10 +128,9 @@ def test_text_in_tfrecords_is_padded_less_and_learned_the_same_on_two_workers(tm
 
 @pytest.mark.unit
 def test_text_from_a_local_file(tmp_path):
-    (tmp_path / "tinyshakespeare.txt").write_text(
-        "First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 40
-    )
-    output = run("examples/tfrecords_text.py", f"--folder={tmp_path}", "--epochs=1", TFDIST_DATA_DIR=str(tmp_path))
+    text = tmp_path / "text.txt"
+    text.write_text("First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 40)
+    output = run("examples/tfrecords_text.py", f"--folder={tmp_path}", "--epochs=1", f"--text={text}")
     assert "replicas: 1, perplexity: " in output
     assert (tmp_path / "text-80.tfdist-index").is_file()
 
