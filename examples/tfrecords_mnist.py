@@ -4,8 +4,8 @@
     tfdist launch --workers=2 examples/tfrecords_mnist.py --data=mnist --folder=mnist-records
     tfdist train configs/tfrecords.yaml
 
-Trains on the digits that come with tfdist, or on MNIST: mnist.npz in the folder TFDIST_DATA_DIR, or else downloaded. Look
-at the files with: tfdist data inspect 'FOLDER/digits-train-*.tfrecord'
+Trains on the digits that come with tfdist, or on MNIST: mnist.npz in the folder TFDIST_DATA_DIR, or else downloaded.
+Look at the files with: tfdist data inspect 'FOLDER/digits-train-*.tfrecord'
 """
 
 from __future__ import annotations
