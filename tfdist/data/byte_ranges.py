@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from tfdist.errors import DataError
 
 # Below the usual limit of 1,024 open files of a process, which holds other things too.
 _MAX_OPEN_FILES = 256
+_FOOTER_BYTES = 4
 
 
 class Ranges(Protocol):
@@ -32,6 +33,26 @@ class Ranges(Protocol):
 
     def read(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[bytes]:
         """Bytes `start` to `end` of each file; fewer where the file ends before."""
+
+    def parts(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Parts]:
+        """As `read`, of whole frames, each cut into header, data and footer."""
+
+
+# Of a record's frame: what stands before the data, the data, what stands behind.
+Parts = tuple[bytes, bytes, bytes]
+# Bytes, and where in them a range begins and ends.
+Cut = tuple[bytes, int, int]
+
+
+def _parts(cuts: Iterable[Cut]) -> Iterator[Parts]:
+    """Data is copied once: that is most of what reading large records costs."""
+    for data, a, b in cuts:
+        first, behind = min(a + framing.HEADER_BYTES, b), max(b - _FOOTER_BYTES, a)
+        yield data[a:first], data[first:behind], data[behind:b]
+
+
+def _parts_of(frames: list[bytes]) -> Iterator[Parts]:
+    return _parts((frame, 0, len(frame)) for frame in frames)
 
 
 class Files:
@@ -44,19 +65,23 @@ class Files:
 
     def read(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[bytes]:
         """Reads each run of ranges that touch at once."""
-        found: list[bytes] = []
+        return [run[a:b] for run, a, b in self._cuts(shards, starts, ends)]
+
+    def parts(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Parts]:
+        """See `Ranges.parts`."""
+        if (starts[1:] != ends[:-1]).any():  # single records; there is less to gain
+            return _parts_of(self.read(shards, starts, ends))
+        return _parts(self._cuts(shards, starts, ends))
+
+    def _cuts(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Cut]:
         breaks = np.flatnonzero((starts[1:] != ends[:-1]) | (shards[1:] != shards[:-1])) + 1
         for first, behind in zip([0, *breaks.tolist()], [*breaks.tolist(), len(shards)], strict=True):
             if first == behind:
                 continue
             base = int(starts[first])
             run = self._file(int(shards[first])).read(base, int(ends[behind - 1]) - base)
-            if behind - first == 1:
-                found.append(run)
-                continue
-            cuts = zip((starts[first:behind] - base).tolist(), (ends[first:behind] - base).tolist(), strict=True)
-            found += [run[a:b] for a, b in cuts]
-        return found
+            for a, b in zip((starts[first:behind] - base).tolist(), (ends[first:behind] - base).tolist(), strict=True):
+                yield run, a, b
 
     def _file(self, shard: int) -> _File:
         with self._lock:
@@ -110,6 +135,10 @@ class Expanded:
             found.append(framing.expand(path, framing.load(path), self._compression)[start:end])
         return found
 
+    def parts(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Parts]:
+        """See `Ranges.parts`."""
+        return _parts_of(self.read(shards, starts, ends))
+
 
 class Blocks:
     """Ranges out of blocks of bytes that are read as a whole; those used last are kept in memory.
@@ -131,11 +160,19 @@ class Blocks:
 
     def read(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[bytes]:
         """Ranges must not go beyond a block."""
+        return [block[a:b] for block, a, b in self._cuts(shards, starts, ends)]
+
+    def parts(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Parts]:
+        """See `Ranges.parts`."""
+        return _parts_of(self.read(shards, starts, ends))
+
+    def _cuts(self, shards: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Cut]:
+        """The block of each range, and where it lies in there."""
         numbers = self._numbers(shards, starts)
         blocks = {number: self._block(number) for number in np.unique(numbers).tolist()}
         base = self._starts[numbers]
         cuts = zip(numbers.tolist(), (starts - base).tolist(), (ends - base).tolist(), strict=True)
-        return [blocks[number][a:b] for number, a, b in cuts]
+        return ((blocks[number], a, b) for number, a, b in cuts)
 
     def _numbers(self, shards: np.ndarray, starts: np.ndarray) -> np.ndarray:
         numbers = np.empty(len(shards), np.int64)

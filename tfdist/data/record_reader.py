@@ -29,6 +29,8 @@ from tfdist.log import logger
 # Steps are read together until they have this many records or bytes: a reading takes 0.3 ms besides.
 _CHUNK_RECORDS, _CHUNK_BYTES, _CHUNK_STEPS = 1024, 4 << 20, 64
 
+_LARGE_BYTES = 32 << 10
+
 
 class RecordReader:
     """Reads the records of one worker's steps.
@@ -41,7 +43,8 @@ class RecordReader:
         position: Which step comes next.
         flow: How fast they go.
         skipped: Which records were left out.
-        reads_runs: Whether the records of a step lie in few runs in uncompressed files.
+        reads_runs: Whether TensorFlow reads the records: small ones, of which a step's lie in few runs in uncompressed
+            files. Its reader copies large ones through a buffer, and takes twice as long as pread.
         chunk_steps: How many steps are read together.
     """
 
@@ -67,7 +70,7 @@ class RecordReader:
         self._orders = Orders(options, self.shards, self.share)
         self._paths, ranges, is_plain = open_ranges(options, self.shards, self._orders)
         self._fetcher = Fetcher(self.shards, ranges, self.skipped)
-        self.reads_runs = is_plain and not self._orders.vary
+        self.reads_runs = is_plain and not self._orders.vary and self.shards.mean_bytes < _LARGE_BYTES
         self.chunk_steps = self._chunk_steps()
 
     @functools.cached_property
