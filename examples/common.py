@@ -92,9 +92,7 @@ def _load_mnist():
     folder = os.environ.get("TFDIST_DATA_DIR")
     if folder:  # where there is no network
         with np.load(Path(folder) / "mnist.npz") as file:
-            arrays = [file[name] for name in ("x_train", "y_train", "x_test", "y_test")]
+            x, y, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     else:
         (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
-        arrays = [x, y, x_test, y_test]
-    x, y, x_test, y_test = arrays
     return (x.astype("float32"), y), (x_test.astype("float32"), y_test)

@@ -87,6 +87,17 @@ def test_the_global_seed_is_what_was_set():
     canary.check(found == 5, f"context.global_seed() is {found} after tf.random.set_seed(5)")
 
 
+def test_determinism_can_be_asked_for():
+    config = "tensorflow.python.framework.config"
+    ask, disable = (canary.find(f"{config}:{name}") for name in ("is_op_determinism_enabled", "disable_op_determinism"))
+    tf.config.experimental.enable_op_determinism()
+    try:
+        canary.check(ask(), "is_op_determinism_enabled() is false after enable_op_determinism()")
+    finally:
+        disable()
+    canary.check(not ask(), "is_op_determinism_enabled() is true after disable_op_determinism()")
+
+
 def test_autograph_converts_what_is_called_later():
     canary.find("tensorflow.python.autograph.core.ag_ctx:control_status_ctx")
     convert = canary.find("tensorflow.python.autograph.impl.api:tf_convert")

@@ -10,6 +10,7 @@ from tensorflow.python.autograph.core import ag_ctx
 from tensorflow.python.autograph.impl import api as autograph
 from tensorflow.python.distribute import cross_device_ops
 from tensorflow.python.eager import context
+from tensorflow.python.framework import config
 
 #: Far above the keys that TensorFlow counts up from in Python.
 _FIRST_KEY = 1 << 29
@@ -84,6 +85,11 @@ def global_seed() -> int | None:
     """The seed that `tf.random.set_seed` was given, or None."""
     seed = context.global_seed()
     return None if seed is None else int(seed)
+
+
+def op_determinism() -> bool:
+    """Whether `tf.config.experimental.enable_op_determinism` was called; upstream has no public way to ask."""
+    return bool(config.is_op_determinism_enabled())
 
 
 def caller_autograph() -> Callable[[Callable[..., Any]], Callable[..., Any]]:

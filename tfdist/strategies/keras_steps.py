@@ -13,6 +13,7 @@ steps_per_execution > 1 the last step's value is returned, as Keras does.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_metrics import record_results
 from tfdist._compat.keras_trainer import flatten_layers
-from tfdist._compat.tensorflow import python_function
+from tfdist._compat.tensorflow import op_determinism, python_function
 from tfdist.data.reader_calls import take_error
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
 from tfdist.strategies.checks import refuse_small
@@ -63,9 +64,10 @@ class StepFunction:
         return self._traced_for == self._trace_options()
 
     @property
-    def waited_seconds(self) -> float:
-        """How long the last execution waited for its batches."""
-        return float(self._waited)
+    def waited_seconds(self) -> float | None:
+        """How long the last execution waited for its batches; None where op determinism forbids to measure it."""
+        seconds = float(self._waited)
+        return None if math.isnan(seconds) else seconds
 
     def _trace_options(self) -> Any:
         return self._strategy.options_of(self._model.optimizer).traced if self._training else None
@@ -167,13 +169,17 @@ def explained() -> Iterator[None]:
 
 
 def timed(ask: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any, tf.Tensor]:
-    """What `ask` returns, a batch and tensors that are there when it is, and the seconds that this took."""
-    begun = tf.timestamp()
+    """What `ask` returns, a batch and tensors that are there when it is, and the seconds that this took.
+
+    With op determinism, which forbids looking at the clock, the seconds are NaN.
+    """
+    clock = (lambda: tf.constant(math.nan, tf.float64)) if op_determinism() else tf.timestamp
+    begun = clock()
     with tf.control_dependencies([begun]):
         batch, tensors = ask()
     arrived = [one for one in tf.nest.flatten(tensors, expand_composites=True) if one is not None]
     with tf.control_dependencies(arrived):
-        return batch, tensors, tf.timestamp() - begun
+        return batch, tensors, clock() - begun
 
 
 def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
