@@ -341,16 +341,13 @@ def test_a_stale_index(tmp_path):
 
 
 def test_an_index_of_files_of_the_same_size_but_other_records(tmp_path, shuffle):
-    """Lengths differ, their sum doesn't: found at a record that isn't in its place; a run needs only its start."""
+    """Lengths differ, their sum doesn't."""
     sizes = [5, 10]
     pattern = write_shards(tmp_path, [2], content=lambda n: record(n, x=strings(b"x" * sizes[n])), indexed=True)
     sizes.reverse()
     write_shards(tmp_path, [2], content=lambda n: record(n, x=strings(b"x" * sizes[n])))
     dataset = read_tfrecords(pattern, ID, batch_size=1, shuffle=shuffle)
-    if shuffle:
-        assert "part-00.tfrecord: record " in error_of(dataset)
-    else:
-        assert ids_of(dataset) == [[0], [1]]
+    assert "part-00.tfrecord: record " in error_of(dataset)
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty"])

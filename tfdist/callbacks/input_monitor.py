@@ -1,8 +1,7 @@
 """Says how fast input flows and whether training waits for it.
 
-How long a step waited is measured by the step itself, from asking for its batches until they are there, whatever
-buffers lie between: under a tfdist strategy by the train function, else by the data set of `read_tfrecords`, which then
-has no buffer behind it.
+How long a step waited is measured by the train function of tfdist's strategies, from asking for its batches until they
+are there, whatever buffers lie between.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ class InputMonitor(keras.callbacks.Callback):
     """Adds `input_records_per_second` and `input_wait` to each epoch's logs, and warns if training waits for input.
 
     `input_wait` is the part of the time from an epoch's first step to its last, from 0 to 1, in which train steps
-    waited for their batches; validation isn't counted. `input_records_per_second` are the records of `read_tfrecords`
-    that this worker trained on in this time. Put it before callbacks that are to see them, such as TensorBoard.
+    waited for their batches; validation isn't counted. It's there under tfdist's strategies, of which
+    `OneDeviceStrategy` is the one for a single device, unless op determinism forbids measuring time.
+    `input_records_per_second` are the records of `read_tfrecords` that this worker trained on in this time. Put the
+    monitor before callbacks that are to see them, such as TensorBoard.
 
     Args:
         warn_above: From which `input_wait` on to warn, once an epoch, and to say what to change. The first step of an
@@ -132,7 +133,8 @@ class _Interval:
     def __init__(self, model: Any, first: int = 0) -> None:
         self._model, self.first, self.behind = model, first, first
         self._flows = {reader: reader.flow.read() for reader in readers_of_process()}
-        self._waited = self._judged_wait = 0.0
+        self._waited: float | None = 0.0
+        self._judged_wait = 0.0
         self.begin()
 
     def begin(self) -> None:
@@ -150,31 +152,26 @@ class _Interval:
         is_first = self.steps == 0 and self.first == 0
         waited = getattr(self._model.train_function, "waited_seconds", None)
         self.behind, self._ended = behind, time.monotonic()
-        if waited is None:
-            # Of the readers' own measure; noted every few steps.
-            flows = [flow for _, flow in self._since()]
-            waited = max((flow.wait_seconds for flow in flows), default=0.0) - self._waited
-        self._waited += waited
+        self._waited = None if waited is None or self._waited is None else self._waited + waited
         if is_first:
             self._judged_from = self._ended
         else:
-            self._judged_wait += waited
+            self._judged_wait += waited or 0.0
 
     def logs(self) -> dict[str, float]:
         """What goes into the epoch's logs."""
         seconds = max(self._ended - self._begun, 1e-9)
-        found = {"input_wait": min(self._waited / seconds, 1.0)}
+        found = {} if self._waited is None else {"input_wait": min(self._waited / seconds, 1.0)}
         flows = [flow for _, flow in self._since() if flow.steps]
         if flows:
-            # Buffers run ahead of training, so not all that was handed out was trained on.
-            rows = sum(flow.rows * min(1.0, self.steps / flow.steps) for flow in flows)
-            found["input_records_per_second"] = rows / seconds
+            # What is noted of a pass may lack its last steps, or be ahead of training.
+            found["input_records_per_second"] = sum(self.steps * flow.rows / flow.steps for flow in flows) / seconds
         return found
 
     def steady_wait(self) -> float | None:
-        """As `input_wait`, without the first step of the epoch; None if there is nothing else."""
+        """As `input_wait`, without the first step of the epoch; None if there is nothing else, or it isn't known."""
         seconds = self._ended - self._judged_from
-        return min(self._judged_wait / seconds, 1.0) if seconds > 0 else None
+        return min(self._judged_wait / seconds, 1.0) if seconds > 0 and self._waited is not None else None
 
     def readers(self) -> Sequence[RecordReader]:
         """Those that handed out batches."""

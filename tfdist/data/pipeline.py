@@ -2,7 +2,7 @@
 
 The way of one chunk, a few steps that are read together: the number of its first step -> its serialized records, by
 TensorFlow's own reader where they lie in runs, else by Python -> parsed together -> cut into steps -> finished (padded,
-decoded, the label apart) -> prefetched -> handed out, with the wait measured.
+decoded, the label apart) -> prefetched -> handed out, which is noted.
 
 Reading and parsing are tried first without looking for faults. Only where that fails is the same chunk read again with
 care, by which each fault gets its record's number and place, and is raised or left out.
@@ -29,10 +29,10 @@ from tfdist.data.rows import mark_share
 from tfdist.data.service import ServedBatches
 
 _READ_BUFFER_BYTES = 1 << 18
-# Not AUTOTUNE, which doesn't count what a data set within a function takes, and read large records one chunk at a time.
+# Not AUTOTUNE, which doesn't count what a data set within a function takes.
 _PARALLEL_READS = max(2, min(8, os.cpu_count() or 2))
-# Of the batches that are handed out, how many are noted at once: each note takes Python's lock.
-_NOTED_STEPS = 16
+# Of the batches that are handed out, at most so many are noted at once: each note takes Python's lock.
+_NOTED_STEPS = 32
 
 
 def build(
@@ -105,7 +105,9 @@ class _Pipeline:
 
             return tf.data.Dataset.range(tf.size(splits, out_type=tf.int64) - 1).map(one)
 
-        read = numbers.map(self._read, num_parallel_calls=_PARALLEL_READS, deterministic=True)
+        read = numbers.interleave(
+            self._read, cycle_length=_PARALLEL_READS, num_parallel_calls=_PARALLEL_READS, deterministic=True
+        )
         if self._reader.chunk_steps == 1:
             return read.map(lambda epoch, step, parsed, splits: (epoch, step, parsed))
         return read.flat_map(cut)
@@ -120,26 +122,29 @@ class _Pipeline:
 
         return tf.data.Dataset.range(1).flat_map(end)
 
-    def _read(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
-        quick = tf.data.Dataset.from_tensors((epoch, step)).map(self._read_quickly).ignore_errors()
+    def _read(self, epoch: tf.Tensor, step: tf.Tensor) -> tf.data.Dataset:
+        """One element: (epoch, step, what was parsed, the bounds of steps)."""
         careful = tf.data.Dataset.from_tensors((epoch, step)).map(self._read_carefully)
-        parsed, splits = quick.concatenate(careful).take(1).get_single_element()
-        return epoch, step, parsed, splits
+        chunk = self._read_quickly(epoch, step).ignore_errors().concatenate(careful).take(1)
+        return chunk.map(lambda parsed, splits: (epoch, step, parsed, splits))
 
-    def _read_quickly(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
+    def _read_quickly(self, epoch: tf.Tensor, step: tf.Tensor) -> tf.data.Dataset:
+        chunk = tf.data.Dataset.from_tensors((epoch, step))
         if not self._reader.reads_runs:
-            return self._parse(*self._call(calls.RECORDS, [epoch, step], [tf.string, tf.int64]))
-        types = [tf.string, tf.int64, tf.int64, tf.int64]
-        files, offsets, counts, splits = self._call(calls.RUNS, [epoch, step], types)
-        runs = tf.data.Dataset.from_tensor_slices(
-            tuple(tf.ensure_shape(one, [None]) for one in (files, offsets, counts))
-        )
-        total = tf.reduce_sum(counts)
-        records = runs.flat_map(lambda *run: _records(*run)).batch(total).get_single_element()
-        # The file may have ended before.
-        whole = tf.debugging.assert_equal(tf.size(records, out_type=tf.int64), total)
-        with tf.control_dependencies([whole]):
-            return self._parse(tf.identity(records), splits)
+            return chunk.map(lambda *at: self._parse(*self._call(calls.RECORDS, [*at], [tf.string, tf.int64])))
+        types = [tf.string, tf.int64, tf.int64, tf.int32, tf.int64]
+        files, offsets, counts, lengths, splits = self._call(calls.RUNS, [epoch, step], types)
+        files, offsets, counts = (tf.ensure_shape(one, [None]) for one in (files, offsets, counts))
+        # Through the buffer all bytes are copied once more.
+        buffer = 0 if self._reader.are_large else _READ_BUFFER_BYTES
+        if self._reader.runs_end_with_files:
+            records = _records(files, offsets, buffer).take(tf.reduce_sum(counts))
+        else:
+            runs = tf.data.Dataset.from_tensor_slices((files, offsets, counts))
+            records = runs.flat_map(lambda file, offset, count: _records([file], [offset], buffer).take(count))
+        # A batch that isn't whole is left out, and so read with care: a file ended before.
+        batch = records.batch(tf.size(lengths, out_type=tf.int64), drop_remainder=True)
+        return batch.map(lambda records: self._parse(_checked(records, lengths), splits))
 
     def _read_carefully(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
         return self._parse(*self._call(calls.CAREFUL_RECORDS, [epoch, step], [tf.string, tf.int64]))
@@ -159,46 +164,50 @@ class _Pipeline:
         return epoch, step, features if label is None else (features, features.pop(label))
 
     def _handed_out(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """The batches alone; how many there were, and how long they were waited for, is noted."""
-        asked = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
-        nothing = (tf.zeros([], tf.int64), tf.zeros([], tf.int64), tf.zeros([], tf.float64))
-        is_first = tf.constant(True)
+        """The batches alone; how many were taken is noted, every few and with the last of a pass.
 
-        def note(before: Any, element: Any) -> Any:
-            asked_at, (epoch, step, batch) = element
-            (steps, rows, seconds), is_first = before
-            sums = steps + 1, rows + _num_rows(batch), seconds + tf.timestamp() - asked_at
-            # The first at once: what it was waited for is another thing.
-            now = is_first | (sums[0] >= _NOTED_STEPS) | (step == self._steps - 1)
+        Each batch is zipped with an element of another data set, which nearly always is a constant: a function for each
+        batch would take longer than all else that a small batch takes.
+        """
 
-            def noted() -> Any:
-                types = [tf.int64]
-                (zero,) = self._call(calls.NOTE, [epoch, step, *sums], types, stateful=True)
-                zero = tf.reshape(zero, [])
-                return zero, zero, tf.cast(zero, tf.float64)
+        def notes_of_pass(_: tf.Tensor) -> tf.data.Dataset:
+            epoch, first = self._call(calls.BEGUN, [], [tf.int64, tf.int64], stateful=True)
+            epoch, first = (tf.ensure_shape(one, []) for one in (epoch, first))
+            return tf.data.Dataset.range(first, self._steps, every).flat_map(lambda step: notes(epoch, step))
 
-            return (tf.cond(now, noted, lambda: sums), tf.constant(False)), batch
+        def notes(epoch: tf.Tensor, step: tf.Tensor) -> tf.data.Dataset:
+            behind = tf.minimum(step + every, self._steps)
+            last = tf.data.Dataset.from_tensors(behind).map(lambda behind: noted(epoch, step, behind))
+            return tf.data.Dataset.from_tensors(tf.zeros([], tf.int64)).repeat(behind - step - 1).concatenate(last)
 
-        noted_batches = tf.data.Dataset.zip((asked, batches)).scan((nothing, is_first), note)
+        def noted(*steps: tf.Tensor) -> tf.Tensor:
+            (zero,) = self._call(calls.NOTE, [*steps], [tf.int64], stateful=True)
+            return tf.ensure_shape(zero, [])
+
+        every = max(1, min(_NOTED_STEPS, self._steps // _NOTED_STEPS))
+        # Asked for behind a batch, so a pass's notes begin when its first batch is there; the batches end first.
+        notes_of_passes = tf.data.Dataset.range(1).flat_map(notes_of_pass).repeat()
         # TensorFlow's own prefetching behind this would have batches noted that nobody has asked for.
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False
-        return noted_batches.with_options(options)
+        zipped = tf.data.Dataset.zip((batches, notes_of_passes))
+        # Synchronous, or TensorFlow would make it parallel, and ask for batches before they're wanted.
+        return zipped.map(lambda batch, _: batch[2], synchronous=True).with_options(options)
 
 
-def _records(file: tf.Tensor, offset: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
-    """Records of a file from a byte on, by TensorFlow's own reader."""
+def _records(files: Any, offsets: Any, buffer_bytes: int) -> tf.data.Dataset:
+    """All records of files, from a byte of each on, by TensorFlow's own reader."""
     variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[file], compression_type="", buffer_size=_READ_BUFFER_BYTES, byte_offsets=[offset], metadata=b""
+        filenames=files, compression_type="", buffer_size=buffer_bytes, byte_offsets=offsets, metadata=b""
     )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(count)
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
-def _num_rows(batch: Any) -> tf.Tensor:
-    leaf = tf.nest.flatten(batch)[0]
-    if isinstance(leaf, tf.SparseTensor):
-        return leaf.dense_shape[0]
-    return tf.cast(leaf.nrows() if isinstance(leaf, tf.RaggedTensor) else tf.shape(leaf)[0], tf.int64)
+def _checked(records: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    """Whether they're those that were looked for, which an index that is out of date doesn't find."""
+    same = tf.debugging.assert_equal(tf.strings.length(records), lengths)
+    with tf.control_dependencies([same]):
+        return tf.identity(records)
 
 
 def _with_rows(value: Any, rows: int) -> Any:

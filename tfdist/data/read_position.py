@@ -33,12 +33,13 @@ class Position(tf.train.experimental.PythonState):
         epoch: The epoch that training is in, from 0.
         step: Steps of it that training has made.
         steps_per_epoch: How many an epoch has.
+        begun: Epoch and first step of the pass that began last.
     """
 
     def __init__(self, steps_per_epoch: int) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.epoch = self.step = 0
-        self._start = (0, 0)
+        self._start = self.begun = (0, 0)
         self._follows_fit = False
         self._is_over = self._is_empty = False
         self._lock = threading.Lock()
@@ -87,6 +88,8 @@ class Position(tf.train.experimental.PythonState):
         with self._lock:
             epoch, step = self._start
             self._is_empty, self._is_over = self._is_over, False
+            if not self._is_empty:
+                self.begun = self._start
             return epoch, self.steps_per_epoch if self._is_empty else step
 
     def handed_out(self, epoch: int, step: int) -> None:

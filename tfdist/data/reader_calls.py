@@ -20,8 +20,8 @@ from tfdist.errors import TfdistError
 if TYPE_CHECKING:
     from tfdist.data.record_reader import RecordReader
 
-BEGIN, END, RUNS, RECORDS, CAREFUL_RECORDS, NOTE = (
-    f"data.{name}" for name in ("begin", "end", "runs", "records", "careful_records", "note")
+BEGIN, BEGUN, NOTE, END, RUNS, RECORDS, CAREFUL_RECORDS = (
+    f"data.{name}" for name in ("begin", "begun", "note", "end", "runs", "records", "careful_records")
 )
 _ID_BYTES = 32
 
@@ -89,16 +89,23 @@ def _end(key: bytes) -> list[Any]:
     return [np.int64(0)]
 
 
-def _note(key: bytes, epoch: Any, step: Any, steps: Any, rows: Any, wait_seconds: Any) -> list[Any]:
-    reader = _reader(key)
-    reader.flow.add(int(steps), int(rows), float(wait_seconds))
-    reader.position.handed_out(int(epoch), int(step))
+def _begun(key: bytes) -> list[Any]:
+    epoch, step = _reader(key).position.begun
+    return [np.int64(epoch), np.int64(step)]
+
+
+def _note(key: bytes, epoch: Any, step: Any, behind: Any) -> list[Any]:
+    _reader(key).note_handed_out(int(epoch), range(int(step), int(behind)))
     return [np.int64(0)]
 
 
 def _runs(key: bytes, epoch: Any, step: Any) -> list[Any]:
-    files, offsets, counts, splits = _reader(key).runs(int(epoch), int(step))
-    return [_bytes_array([file.encode() for file in files]), offsets, counts.astype(np.int64), splits.astype(np.int64)]
+    try:
+        files, offsets, counts, lengths, splits = _reader(key).runs(int(epoch), int(step))
+    except TfdistError as error:
+        keep_error(error)
+        raise
+    return [_bytes_array([file.encode() for file in files]), offsets, counts.astype(np.int64), lengths, splits]
 
 
 def _records(key: bytes, epoch: Any, step: Any) -> list[Any]:
@@ -123,6 +130,8 @@ def _bytes_array(values: list[bytes]) -> np.ndarray:
 
 for _name, _function in (
     (BEGIN, _begin),
+    (BEGUN, _begun),
+    (NOTE, _note),
     (END, _end),
     (NOTE, _note),
     (RUNS, _runs),

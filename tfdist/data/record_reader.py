@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tfdist.data import framing
 from tfdist.data.access import open_ranges
 from tfdist.data.features import Feature, as_features, features_from_json
 from tfdist.data.fetching import Fetcher, Skipped
@@ -29,6 +30,7 @@ from tfdist.log import logger
 # Steps are read together until they have this many records or bytes: a reading takes 0.3 ms besides.
 _CHUNK_RECORDS, _CHUNK_BYTES, _CHUNK_STEPS = 1024, 4 << 20, 64
 
+# From here on, opening a file for each record costs less than Python's copies of its bytes.
 _LARGE_BYTES = 32 << 10
 
 
@@ -43,8 +45,10 @@ class RecordReader:
         position: Which step comes next.
         flow: How fast they go.
         skipped: Which records were left out.
-        reads_runs: Whether TensorFlow reads the records: small ones, of which a step's lie in few runs in uncompressed
-            files. Its reader copies large ones through a buffer, and takes twice as long as pread.
+        are_large: Whether records are large.
+        reads_runs: Whether TensorFlow reads the records: from uncompressed files, if a step's lie in few runs or are
+            large. Else Python does.
+        runs_end_with_files: Whether of the runs that follow one another all but the last end with their file.
         chunk_steps: How many steps are read together.
     """
 
@@ -70,7 +74,10 @@ class RecordReader:
         self._orders = Orders(options, self.shards, self.share)
         self._paths, ranges, is_plain = open_ranges(options, self.shards, self._orders)
         self._fetcher = Fetcher(self.shards, ranges, self.skipped)
-        self.reads_runs = is_plain and not self._orders.vary and self.shards.mean_bytes < _LARGE_BYTES
+        self.are_large = self.shards.mean_bytes >= _LARGE_BYTES
+        in_order = not self._orders.vary
+        self.reads_runs = is_plain and (in_order or self.are_large)
+        self.runs_end_with_files = in_order and (self.share.rule != "batches" or options.shard.num_shards == 1)
         self.chunk_steps = self._chunk_steps()
 
     @functools.cached_property
@@ -89,8 +96,12 @@ class RecordReader:
         by_bytes = int(_CHUNK_BYTES / (self.rows * self.shards.mean_bytes))
         return max(1, min(_CHUNK_RECORDS // self.rows, by_bytes, _CHUNK_STEPS, self.share.num_steps))
 
-    def runs(self, epoch: int, step: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-        """Where the records of a chunk of steps lie: files, first bytes, numbers of records; and the steps' bounds."""
+    def runs(self, epoch: int, step: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Where the records of a chunk of steps lie.
+
+        Returns:
+            File, first byte and number of records of each run; bytes of each record's data, int32; bounds of the steps.
+        """
         ids, splits = self._chunk(epoch, step)
         shards, starts, ends = self.shards.locate(ids)
         is_first = np.ones(len(ids), bool)
@@ -99,7 +110,8 @@ class RecordReader:
         used = shards[first].tolist()
         for shard in set(used):
             self.shards.check_unchanged(shard)
-        return [self._paths[shard] for shard in used], starts[first], np.diff([*first, len(ids)]), splits
+        lengths = (ends - starts - framing.FRAME_BYTES).astype(np.int32)
+        return [self._paths[shard] for shard in used], starts[first], np.diff([*first, len(ids)]), lengths, splits
 
     def records(self, epoch: int, step: int, *, careful: bool) -> tuple[list[bytes], np.ndarray]:
         """The records of a chunk of steps, serialized, and the steps' bounds.
@@ -130,6 +142,12 @@ class RecordReader:
         bounds = [self.share.bounds(one) for one in steps]
         splits = np.cumsum([0, *(end - begin for begin, end in bounds)])
         return np.concatenate([order[begin:end] for begin, end in bounds]), splits
+
+    def note_handed_out(self, epoch: int, steps: range) -> None:
+        """Some more batches were taken."""
+        bounds = [self.share.bounds(step) for step in steps]
+        self.flow.add(len(steps), sum(end - begin for begin, end in bounds))
+        self.position.handed_out(epoch, steps[-1])
 
     def log(self) -> None:
         """Says what is read, and by which rule."""
