@@ -54,8 +54,8 @@ def read_bytes(folder: Path) -> int:
 
 
 @functools.cache
-def _index(folder: Path) -> tfdist.data.index.DatasetIndex:  # type: ignore[name-defined]
-    from tfdist.data.index import DatasetIndex
+def _index(folder: Path) -> tfdist.data.files.index.DatasetIndex:  # type: ignore[name-defined]
+    from tfdist.data.files.index import DatasetIndex
 
     return DatasetIndex.load(str(next(folder.glob("*.tfdist-index"))))
 

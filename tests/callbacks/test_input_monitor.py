@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tfdist
 from tfdist.data import ShardOptions, read_tfrecords
-from tfdist.data.record_reader import RecordReader
+from tfdist.data.reading.record_reader import RecordReader
 
 pytestmark = pytest.mark.unit
 
@@ -173,12 +173,12 @@ def test_the_advice_depends_on_what_is_read(pattern, tmp_path):
         for _ in range(4):
             writer.write(image=np.zeros((8, 8, 3), "uint8"))
     data = read_tfrecords(str(tmp_path / "images*"), batch_size=2, shard=ShardOptions())
-    (reader,) = tfdist.data.reader_calls.readers_of(data)
+    (reader,) = tfdist.data.reading.reader_calls.readers_of(data)
     assert isinstance(reader, RecordReader)
     said = advice([reader])
     assert said.index("cache=DIRECTORY") < said.index("images are decoded") < said.index("larger batch_size")
     plain = read(pattern)
-    assert "cache=" not in advice(tfdist.data.reader_calls.readers_of(plain))
+    assert "cache=" not in advice(tfdist.data.reading.reader_calls.readers_of(plain))
 
 
 @pytest.mark.parametrize("wrong", [{"warn_above": 2}, {"every_steps": 0}])

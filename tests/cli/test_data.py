@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfdist.cli.main import main
 from tfdist.data import Image, Ragged, String, Tensor, TFRecordWriter, VariableLength, read_tfrecords
-from tfdist.data.index import DatasetIndex
-from tfdist.data.statistics import Moments
+from tfdist.data.files.index import DatasetIndex
+from tfdist.data.files.statistics import Moments
 
 pytestmark = pytest.mark.unit
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-import tfdist.data.access
+import tfdist.data.reading.access
 from tests.helpers.tfrecords import ID, even, flat, ids_of, record, strings, write_shards
 from tfdist.data import ShardOptions, read_tfrecords
-from tfdist.data.reader_calls import take_error
+from tfdist.data.reading.reader_calls import take_error
 from tfdist.errors import DataError
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def copies(cache: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("shuffle", [False, "local", "global"])
 def test_in_memory_files_are_read_once(tmp_path, shuffle, monkeypatch):
     """What the second epoch reads isn't in the files any more: only their times are what they were."""
-    monkeypatch.setattr(tfdist.data.access, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(tfdist.data.reading.access, "_SMALL_BYTES", 0)
     pattern = write_shards(tmp_path, [40, 40])
     dataset = read_tfrecords(pattern, ID, batch_size=8, shuffle=shuffle, cache="memory")
     assert sorted(flat(ids_of(dataset))) == list(range(80))
@@ -49,7 +49,7 @@ def test_in_memory_files_are_read_once(tmp_path, shuffle, monkeypatch):
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 @pytest.mark.parametrize("shuffle", [False, "local", "global"])
 def test_a_directory_gets_uncompressed_copies_that_the_next_run_reuses(tmp_path, compression, shuffle, monkeypatch):
-    monkeypatch.setattr(tfdist.data.access, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(tfdist.data.reading.access, "_SMALL_BYTES", 0)
     pattern = write_shards(tmp_path, [20, 20], compression=compression, content=big)
     cache = tmp_path / "cache" / "deep"
 
@@ -90,7 +90,7 @@ def test_a_worker_copies_only_the_files_that_it_reads(tmp_path):
 @pytest.mark.unit
 @pytest.mark.parametrize("shuffle", [False, "global"])
 def test_remote_files_are_copied_and_then_not_asked_for(tmp_path, shuffle, monkeypatch):
-    monkeypatch.setattr(tfdist.data.access, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(tfdist.data.reading.access, "_SMALL_BYTES", 0)
     pattern = write_shards("ram://cache", even(50, 3))
     dataset = read_tfrecords(pattern, ID, batch_size=8, shuffle=shuffle, cache=tmp_path)
     assert sorted(flat(ids_of(dataset))) == list(range(50))
@@ -116,7 +116,7 @@ def test_a_copy_that_can_not_be_made_is_an_error(tmp_path):
 @pytest.mark.unit
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
 def test_large_compressed_files_in_random_order_need_a_cache(tmp_path, compression, monkeypatch):
-    monkeypatch.setattr(tfdist.data.access, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(tfdist.data.reading.access, "_SMALL_BYTES", 0)
     pattern = write_shards(tmp_path, [20, 20], compression=compression)
     with pytest.raises(DataError, match=r"can't be read at random.*shuffle='local', cache='memory', or cache="):
         read_tfrecords(pattern, ID, batch_size=8, shuffle="global")

@@ -19,8 +19,8 @@ import tensorflow as tf
 from tests.helpers.tfrecords import ID, flat, ids_of, together, write_shards
 from tfdist.data import ShardOptions, read_tfrecords
 from tfdist.data.features import features_to_json
-from tfdist.data.read_options import ReadOptions
-from tfdist.data.record_reader import RecordReader
+from tfdist.data.reading.read_options import ReadOptions
+from tfdist.data.reading.record_reader import RecordReader
 
 pytestmark = pytest.mark.unit
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfdist.data.access
+import tfdist.data.reading.access
 from tests.helpers.tfrecords import ID, flat, ids_of, integers, record, strings, write_index, write_shards
 from tfdist.data import VariableLength, read_tfrecords
-from tfdist.data.framing import records_of
-from tfdist.data.reader_calls import readers_of, take_error
+from tfdist.data.files.framing import records_of
+from tfdist.data.reading.reader_calls import readers_of, take_error
 from tfdist.errors import CorruptRecordError, DataError
 
 pytestmark = pytest.mark.unit
@@ -39,7 +39,7 @@ RECORD, FILE, NUMBER = 17, "part-01.tfrecord", 7
 def shuffle(request, monkeypatch):
     mode, is_small = PATHS[request.param]
     if not is_small:
-        monkeypatch.setattr(tfdist.data.access, "_SMALL_BYTES", 0)
+        monkeypatch.setattr(tfdist.data.reading.access, "_SMALL_BYTES", 0)
     return mode
 
 

@@ -43,7 +43,7 @@ def test_each_is_read_once_and_whole(path, options, workers):
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_damaged_byte_is_found_and_its_record_named(path, tmp_path, shuffle, byte):
     data = read(path, shuffle=shuffle)
-    (reader,) = tfdist.data.reader_calls.readers_of(data)
+    (reader,) = tfdist.data.reading.reader_calls.readers_of(data)
     assert not reader.reads_runs
     name, number, start = reader.shards.name(3)
     _, _, end = reader.shards.locate(np.array([3]))
@@ -57,5 +57,5 @@ def test_a_damaged_byte_is_found_and_its_record_named(path, tmp_path, shuffle, b
     assert sum(batch["x"].shape[0] for batch in again) == RECORDS - 1
     with pytest.raises(Exception, match=f"record {number} at byte {start}"):
         list(read(path, shuffle=shuffle))
-    error = tfdist.data.reader_calls.take_error()
+    error = tfdist.data.reading.reader_calls.take_error()
     assert isinstance(error, CorruptRecordError)

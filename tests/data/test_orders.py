@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfdist.data.orders
-import tfdist.data.reader_calls
+import tfdist.data.reading.orders
+import tfdist.data.reading.reader_calls
 from tests.helpers.tfrecords import ID, even, flat, ids_of, read_ids, record, strings, together, write_shards
 from tfdist.data import ShardOptions, VariableLength, read_tfrecords
 
@@ -89,8 +89,8 @@ def test_a_local_shuffle_mixes_also_in_a_small_buffer(pattern, buffer, most):
 
 def test_where_data_is_larger_than_the_buffer_a_local_shuffle_reads_blocks(pattern, monkeypatch):
     """A window must not touch more blocks than are kept in memory."""
-    monkeypatch.setattr(tfdist.data.orders, "_BLOCK_BYTES", 1000)
-    monkeypatch.setattr("tfdist.data.access._SMALL_BYTES", 0)
+    monkeypatch.setattr(tfdist.data.reading.orders, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr("tfdist.data.reading.access._SMALL_BYTES", 0)
     dataset = read_tfrecords(pattern, ID, batch_size=50, shuffle="local", shuffle_buffer=500)
     assert sorted(flat(ids_of(dataset))) == list(range(3000))
 
@@ -98,7 +98,7 @@ def test_where_data_is_larger_than_the_buffer_a_local_shuffle_reads_blocks(patte
 def test_a_global_shuffle_is_uniform(tmp_path):
     """Each of 6 records is at each of 6 places in about 100 of 600 epochs; chi-squared with 25 degrees of freedom."""
     dataset = read_tfrecords(write_shards(tmp_path, [4, 2]), ID, batch_size=6, shuffle="global").repeat(1)
-    reader = tfdist.data.reader_calls.readers_of(dataset)[0]
+    reader = tfdist.data.reading.reader_calls.readers_of(dataset)[0]
     seen = np.zeros((6, 6))
     for epoch in range(600):
         seen[np.arange(6), reader._orders.of(epoch)] += 1

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 import tfdist
 from tfdist.cluster.ports import HeldPorts
-from tfdist.data import ShardOptions, TFRecordWriter, read_tfrecords, served_pass, service
+from tfdist.data import ShardOptions, TFRecordWriter, read_tfrecords
+from tfdist.data.service import served_batches, served_pass
 from tfdist.errors import DataError
 
 pytestmark = pytest.mark.unit
@@ -73,7 +74,7 @@ class Service:
 
     def _start(self, *args: str) -> subprocess.Popen:
         env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        return subprocess.Popen([sys.executable, "-m", "tfdist.data.service_process", *args], env=env)
+        return subprocess.Popen([sys.executable, "-m", "tfdist.data.service.process", *args], env=env)
 
 
 @pytest.fixture
@@ -188,7 +189,7 @@ def test_a_dispatcher_that_is_not_there_is_said_at_once(pattern, monkeypatch):
 
 
 def test_the_environment_says_which_service(pattern, monkeypatch):
-    monkeypatch.setenv(service.ENVIRONMENT, "localhost")
+    monkeypatch.setenv(served_batches.ENVIRONMENT, "localhost")
     with pytest.raises(ValueError, match="Received: data_service='localhost'"):
         read(pattern, None)
     assert contents(read(pattern, False))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfdist.data import Ragged, Sparse, String, Tensor, VariableLength, write_tfrecords
 from tfdist.data.features import features_from_json
-from tfdist.data.keras_source import columns_of
+from tfdist.data.writing.keras_source import columns_of
 
 pytestmark = pytest.mark.unit
 

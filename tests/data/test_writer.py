@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from tfdist.data import Image, String, Tensor, TFRecordWriter, VariableLength
-from tfdist.data.index import DatasetIndex
+from tfdist.data.files.index import DatasetIndex
 
 pytestmark = pytest.mark.unit
 

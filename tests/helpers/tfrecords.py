@@ -10,8 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist.data import ShardOptions, read_tfrecords
-from tfdist.data.index import index_path, make_index
-from tfdist.data.shards import matching_files
+from tfdist.data.files.index import index_path, make_index
+from tfdist.data.files.shards import matching_files
 
 ID = {"id": tf.io.FixedLenFeature([], tf.int64)}
 

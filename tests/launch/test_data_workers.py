@@ -66,7 +66,7 @@ def wait_for(condition, seconds: float = 90.0) -> None:
 
 def data_workers(process: subprocess.Popen) -> list[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in children if {"worker", "tfdist.data.service_process"} <= set(command_of(one))]
+    return [one for one in children if {"worker", "tfdist.data.service.process"} <= set(command_of(one))]
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -96,7 +96,7 @@ def test_tasks_read_by_data_workers_of_which_one_is_killed(launched, tmp_path):
 
 
 def test_data_workers_that_can_not_stay_end_the_job(launched, tmp_path):
-    """Here because they find another `tfdist.data.service_process` to run, which fails."""
+    """Here because they find another `tfdist.data.service.process` to run, which fails."""
     package = tmp_path / "shadow" / "tensorflow"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemError('no such thing here')")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfdist.data.features import Image
-from tfdist.data.record_reader import RecordReader
+from tfdist.data.reading.record_reader import RecordReader
 
 _SMALL_ROWS = 32
 _LAUNCH = "start more data workers (tfdist launch --data_workers=2)"

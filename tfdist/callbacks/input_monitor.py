@@ -13,9 +13,9 @@ from typing import Any
 import keras
 
 from tfdist.callbacks.input_advice import advice
-from tfdist.data.flow import Flow
-from tfdist.data.reader_calls import readers_of_process
-from tfdist.data.record_reader import RecordReader
+from tfdist.data.reading.flow import Flow
+from tfdist.data.reading.reader_calls import readers_of_process
+from tfdist.data.reading.record_reader import RecordReader
 from tfdist.log import logger
 
 

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfdist.data.features import Feature, Image, Ragged, Sparse, String, Tensor, VariableLength
-    from tfdist.data.read_position import Position
-    from tfdist.data.reader import position, read_tfrecords
+    from tfdist.data.reading.read_position import Position
+    from tfdist.data.reading.reader import position, read_tfrecords
     from tfdist.data.samples import digits
     from tfdist.data.sharding import ShardOptions
-    from tfdist.data.sources import write_tfrecords
-    from tfdist.data.writer import TFRecordWriter
+    from tfdist.data.writing.sources import write_tfrecords
+    from tfdist.data.writing.writer import TFRecordWriter
 
 _MODULES = {
     "Feature": "features",
     "Image": "features",
-    "Position": "read_position",
+    "Position": "reading.read_position",
     "Ragged": "features",
     "ShardOptions": "sharding",
     "Sparse": "features",
     "String": "features",
-    "TFRecordWriter": "writer",
+    "TFRecordWriter": "writing.writer",
     "Tensor": "features",
     "VariableLength": "features",
     "digits": "samples",
-    "position": "reader",
-    "read_tfrecords": "reader",
-    "write_tfrecords": "sources",
+    "position": "reading.reader",
+    "read_tfrecords": "reading.reader",
+    "write_tfrecords": "writing.sources",
 }
 
 __all__ = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tfdist.data.reader import read_tfrecords
+from tfdist.data.reading.reader import read_tfrecords
 from tfdist.data.sharding import ShardOptions
 
 FOLDER = Path(__file__).parent / "digits"

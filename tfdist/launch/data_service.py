@@ -13,9 +13,9 @@ from tfdist.launch.environment import helper_environment
 from tfdist.launch.options import LaunchOptions
 from tfdist.launch.task_process import TaskSpec
 
-# `tfdist.data.service` reads it; nothing here may import that, since it loads TensorFlow.
+# `tfdist.data.service.served_batches` reads it; nothing here may import that, since it loads TensorFlow.
 ENVIRONMENT = "TFDIST_DATA_SERVICE"
-_MODULE = "tfdist.data.service_process"
+_MODULE = "tfdist.data.service.process"
 _HOST = "127.0.0.1"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 
 from tfdist._compat import hooks
-from tfdist.data.read_position import Position
-from tfdist.data.reader_calls import readers_of
+from tfdist.data.reading.read_position import Position
+from tfdist.data.reading.reader_calls import readers_of
 from tfdist.log import logger
 
 

@@ -24,7 +24,7 @@ from tfdist._compat import hooks
 from tfdist._compat.keras_metrics import record_results
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.tensorflow import op_determinism, python_function
-from tfdist.data.reader_calls import take_error
+from tfdist.data.reading.reader_calls import take_error
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
 from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding

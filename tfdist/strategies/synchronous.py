@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
-from tfdist.data.reader_calls import readers_of
+from tfdist.data.reading.reader_calls import readers_of
 from tfdist.data.rows import replica_slices, shard_policy, slice_rows
 from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
 from tfdist.log import logger

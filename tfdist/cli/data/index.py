@@ -23,7 +23,7 @@ def define_flags() -> flags.FlagValues:
 def run(argv: list[str]) -> int:
     """Carries the command out; returns its exit code."""
     patterns = parse_patterns(define_flags(), "index", argv)
-    from tfdist.data.resharding import write_index
+    from tfdist.data.writing.resharding import write_index
 
     path, index = write_index(patterns, progress=shows_progress())
     print(f"{path}: {index.num_records:,} records in {len(index.shards)} files")

@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     """Carries the command out; returns its exit code."""
     values = define_flags()
     patterns = parse_patterns(values, "inspect", argv)
-    from tfdist.data.inspection import inspect
+    from tfdist.data.files.inspection import inspect
 
     show(inspect(patterns, num_records=values.records, progress=shows_progress()))
     return 0

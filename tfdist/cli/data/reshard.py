@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     to = required(values, "to", "'data/even-*.tfrecord'")
     num_shards = int(required(values, "num_shards", "16"))
     compression = "" if values.compression == "NONE" else values.compression
-    from tfdist.data.resharding import reshard
+    from tfdist.data.writing.resharding import reshard
 
     index = reshard(patterns, to, num_shards=num_shards, compression=compression, overwrite=values.overwrite)
     print(f"{index.num_records:,} records in {len(index.shards)} files")

@@ -20,7 +20,7 @@ def define_flags() -> flags.FlagValues:
 def run(argv: list[str]) -> int:
     """Carries the command out; returns its exit code."""
     patterns = parse_patterns(define_flags(), "stats", argv)
-    from tfdist.data.statistics import stats
+    from tfdist.data.files.statistics import stats
 
     show(stats(patterns, progress=shows_progress()))
     return 0

@@ -23,7 +23,7 @@ def define_flags() -> flags.FlagValues:
 def run(argv: list[str]) -> int:
     """Carries the command out; returns its exit code."""
     patterns = parse_patterns(define_flags(), "verify", argv)
-    from tfdist.data.verification import verify
+    from tfdist.data.files.verification import verify
 
     verification, count = verify(patterns, progress=shows_progress()), 0
     for fault in verification.faults():

@@ -10,12 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist.data import framing
 from tfdist.data.features import Feature, features_from_json
 from tfdist.data.features.plain import Plain
-from tfdist.data.index import ShardIndex, find_indexes, index_path
-from tfdist.data.shard_files import as_glob
-from tfdist.data.shards import matching_files, missing_files
+from tfdist.data.files import framing
+from tfdist.data.files.index import ShardIndex, find_indexes, index_path
+from tfdist.data.files.shard_files import as_glob
+from tfdist.data.files.shards import matching_files, missing_files
 from tfdist.errors import DataError
 
 # Of files without an index: enough to see features that some records lack.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfdist.data.index import DatasetIndex, index_path
+from tfdist.data.files.index import DatasetIndex, index_path
 from tfdist.errors import DataError
 
 # Names hold the count in five digits.

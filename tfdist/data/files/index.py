@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdist.data import framing
+from tfdist.data.files import framing
 from tfdist.errors import DataError
 
 SUFFIX = ".tfdist-index"

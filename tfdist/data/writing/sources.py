@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdist.data.csv_source import CsvSource
 from tfdist.data.features import Feature, as_features
-from tfdist.data.index import DatasetIndex
-from tfdist.data.infer import check_record, features_of_columns, features_of_record, features_of_spec
-from tfdist.data.keras_source import PREFIX, keras_columns
-from tfdist.data.writer import TFRecordWriter
+from tfdist.data.files.index import DatasetIndex
+from tfdist.data.writing.csv_source import CsvSource
+from tfdist.data.writing.infer import check_record, features_of_columns, features_of_record, features_of_spec
+from tfdist.data.writing.keras_source import PREFIX, keras_columns
+from tfdist.data.writing.writer import TFRecordWriter
 from tfdist.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""A process of a tf.data service: `python -m tfdist.data.service_process dispatcher|worker ...`.
+"""A process of a tf.data service: `python -m tfdist.data.service.process dispatcher|worker ...`.
 
 Functions that data sets call in Python are known here because `reader_calls`, which registers them, is imported.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdist.data import reader_calls as reader_calls
+from tfdist.data.reading import reader_calls as reader_calls
 
 # A worker that came back is to get work again at once, and a pass that was given up to cost little.
 _HEARTBEAT_MS, _GIVEN_UP_MS = 1_000, 30_000

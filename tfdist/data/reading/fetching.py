@@ -8,9 +8,9 @@ from collections.abc import Callable
 import google_crc32c
 import numpy as np
 
-from tfdist.data import framing
-from tfdist.data.byte_ranges import Ranges
-from tfdist.data.shards import Shards
+from tfdist.data.files import framing
+from tfdist.data.files.byte_ranges import Ranges
+from tfdist.data.files.shards import Shards
 from tfdist.errors import CorruptRecordError, DataError
 from tfdist.log import logger
 

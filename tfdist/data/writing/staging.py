@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from tfdist.data.shard_files import ShardFiles
+from tfdist.data.files.shard_files import ShardFiles
 from tfdist.log import logger
 
 _PART = ".part"

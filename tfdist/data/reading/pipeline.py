@@ -21,12 +21,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
-from tfdist.data import reader_calls as calls
-from tfdist.data.augmentation import Augmentation
-from tfdist.data.parsed_steps import cut_step
-from tfdist.data.record_reader import RecordReader
+from tfdist.data.reading import reader_calls as calls
+from tfdist.data.reading.augmentation import Augmentation
+from tfdist.data.reading.parsed_steps import cut_step
+from tfdist.data.reading.record_reader import RecordReader
 from tfdist.data.rows import mark_share
-from tfdist.data.service import ServedBatches
+from tfdist.data.service.served_batches import ServedBatches
 
 _READ_BUFFER_BYTES = 1 << 18
 # Not AUTOTUNE, which doesn't count what a data set within a function takes.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfdist.data.data_files import DataFiles, common_pattern
 from tfdist.data.features import features_to_json
-from tfdist.data.index import DatasetIndex, index_path, make_index, scan_shards
-from tfdist.data.writer import TFRecordWriter
+from tfdist.data.files.data_files import DataFiles, common_pattern
+from tfdist.data.files.index import DatasetIndex, index_path, make_index, scan_shards
+from tfdist.data.writing.writer import TFRecordWriter
 from tfdist.errors import DataError
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdist.data import framing
-from tfdist.data.data_files import DataFiles, parse_all
 from tfdist.data.features import Feature
-from tfdist.data.index import ShardIndex
-from tfdist.data.record_check import content_check
+from tfdist.data.files import framing
+from tfdist.data.files.data_files import DataFiles, parse_all
+from tfdist.data.files.index import ShardIndex
+from tfdist.data.files.record_check import content_check
 from tfdist.errors import CorruptRecordError
 
 # Records are parsed together; one by one only where that fails.

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from tfdist.data import framing
-from tfdist.data.access import open_ranges
 from tfdist.data.features import Feature, as_features, features_from_json
-from tfdist.data.fetching import Fetcher, Skipped
-from tfdist.data.flow import FlowMeter
-from tfdist.data.orders import Orders
-from tfdist.data.parsed_steps import can_be_cut
-from tfdist.data.read_options import ReadOptions
-from tfdist.data.read_position import Position
-from tfdist.data.record_check import content_check
+from tfdist.data.files import framing
+from tfdist.data.files.record_check import content_check
+from tfdist.data.files.shards import Shards
+from tfdist.data.reading.access import open_ranges
+from tfdist.data.reading.fetching import Fetcher, Skipped
+from tfdist.data.reading.flow import FlowMeter
+from tfdist.data.reading.orders import Orders
+from tfdist.data.reading.parsed_steps import can_be_cut
+from tfdist.data.reading.read_options import ReadOptions
+from tfdist.data.reading.read_position import Position
 from tfdist.data.sharding import share_of
-from tfdist.data.shards import Shards
 from tfdist.errors import DataError
 from tfdist.log import logger
 

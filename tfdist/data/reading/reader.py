@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist.data.features import features_to_json
-from tfdist.data.pipeline import build
-from tfdist.data.read_options import ReadOptions
-from tfdist.data.read_position import Position
-from tfdist.data.reader_calls import readers_of
-from tfdist.data.record_reader import RecordReader
-from tfdist.data.service import address_of
+from tfdist.data.reading.pipeline import build
+from tfdist.data.reading.read_options import ReadOptions
+from tfdist.data.reading.read_position import Position
+from tfdist.data.reading.reader_calls import readers_of
+from tfdist.data.reading.record_reader import RecordReader
+from tfdist.data.service.served_batches import address_of
 from tfdist.data.sharding import ShardOptions, default_shard, resolved
 
 Path = str | os.PathLike[str]

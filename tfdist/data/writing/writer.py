@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from tfdist.cluster.suggest import nearest_of
 from tfdist.data.features import as_features, features_to_json
-from tfdist.data.framing import COMPRESSIONS
-from tfdist.data.index import DatasetIndex, make_index
-from tfdist.data.shard_files import MOST_SHARDS, ShardFiles
-from tfdist.data.shard_threads import Record, ShardThreads
-from tfdist.data.staging import Staging, clear_errors
+from tfdist.data.files.framing import COMPRESSIONS
+from tfdist.data.files.index import DatasetIndex, make_index
+from tfdist.data.files.shard_files import MOST_SHARDS, ShardFiles
+from tfdist.data.writing.shard_threads import Record, ShardThreads
+from tfdist.data.writing.staging import Staging, clear_errors
 
 _Example = tf.train.Example
 _Features = tf.train.Features

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdist.data.data_files import DataFiles, parse_all
 from tfdist.data.features import Feature
 from tfdist.data.features.plain import Plain
-from tfdist.data.index import scan_shards
+from tfdist.data.files.data_files import DataFiles, parse_all
+from tfdist.data.files.index import scan_shards
 
 _MOST_VALUES = 8
 _MOST_CHARACTERS = 60

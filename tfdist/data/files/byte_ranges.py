@@ -19,8 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from tfdist.data import framing
-from tfdist.data.file_stamp import stamp_of
+from tfdist.data.files import framing
+from tfdist.data.files.file_stamp import stamp_of
 from tfdist.errors import DataError
 
 # Below the usual limit of 1,024 open files of a process, which holds other things too.

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfdist.data import framing
-from tfdist.data.file_stamp import stamp_of
-from tfdist.data.index import SUFFIX, DatasetIndex, ShardIndex, find_indexes, scan_shards
-from tfdist.data.shard_files import as_glob
+from tfdist.data.files import framing
+from tfdist.data.files.file_stamp import stamp_of
+from tfdist.data.files.index import SUFFIX, DatasetIndex, ShardIndex, find_indexes, scan_shards
+from tfdist.data.files.shard_files import as_glob
 from tfdist.errors import CorruptRecordError, DataError
 from tfdist.log import logger
 

@@ -8,10 +8,10 @@ from collections import OrderedDict
 
 import numpy as np
 
-from tfdist.data import sampling
-from tfdist.data.read_options import ReadOptions
+from tfdist.data.files.shards import Shards
+from tfdist.data.reading import sampling
+from tfdist.data.reading.read_options import ReadOptions
 from tfdist.data.sharding import Share
-from tfdist.data.shards import Shards
 
 # A local shuffle's window by default: as many records as a shuffle buffer often has, but no more than this in memory.
 _BUFFER_RECORDS, _BUFFER_BYTES = 16_384, 128 << 20

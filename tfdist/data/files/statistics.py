@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from tfdist.data.data_files import DataFiles, parse_all
 from tfdist.data.features import Feature, Ragged, VariableLength
-from tfdist.data.inspection import text
+from tfdist.data.files.data_files import DataFiles, parse_all
+from tfdist.data.files.inspection import text
 from tfdist.errors import DataError
 
 _BATCH = 256

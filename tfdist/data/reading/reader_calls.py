@@ -18,7 +18,7 @@ from tfdist._compat.tensorflow_datasets import origins
 from tfdist.errors import TfdistError
 
 if TYPE_CHECKING:
-    from tfdist.data.record_reader import RecordReader
+    from tfdist.data.reading.record_reader import RecordReader
 
 BEGIN, BEGUN, NOTE, END, RUNS, RECORDS, CAREFUL_RECORDS = (
     f"data.{name}" for name in ("begin", "begun", "note", "end", "runs", "records", "careful_records")
@@ -71,8 +71,8 @@ def _reader(key: bytes) -> RecordReader:
         with _lock:
             if key not in _others:
                 # A process that only trains on other data never comes here, and starts faster without them.
-                from tfdist.data.read_options import ReadOptions
-                from tfdist.data.record_reader import RecordReader
+                from tfdist.data.reading.read_options import ReadOptions
+                from tfdist.data.reading.record_reader import RecordReader
 
                 _others[key] = RecordReader(ReadOptions.from_json(key[_ID_BYTES:].decode()))
             reader = _others[key]

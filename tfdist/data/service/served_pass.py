@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist._compat.tensorflow_cancellation import Elements
-from tfdist.data.reader_calls import keep_error
+from tfdist.data.reading.reader_calls import keep_error
 from tfdist.errors import DataError
 from tfdist.log import logger
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfdist.data.byte_ranges import Blocks, Expanded, Files, Ranges, local_copies
-from tfdist.data.orders import Orders
-from tfdist.data.read_options import ReadOptions
-from tfdist.data.shards import Shards
+from tfdist.data.files.byte_ranges import Blocks, Expanded, Files, Ranges, local_copies
+from tfdist.data.files.shards import Shards
+from tfdist.data.reading.orders import Orders
+from tfdist.data.reading.read_options import ReadOptions
 from tfdist.errors import DataError
 
 MEMORY = "memory"

@@ -34,7 +34,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
-from tfdist.data import served_pass
+from tfdist.data.service import served_pass
 
 ENVIRONMENT = "TFDIST_DATA_SERVICE"
 _ADDRESS = re.compile(rf"{served_pass.PREFIX}.+:[0-9]+")

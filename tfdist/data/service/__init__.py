@@ -1,0 +1,1 @@
+"""Reading by processes of a tf.data service."""

@@ -1,0 +1,1 @@
+"""From arrays, data sets and tables to files."""
