@@ -245,10 +245,15 @@ def test_features_of_another_type_in_all_records_name_the_first(tmp_path):
     assert "part-00.tfrecord: record 0 at byte 0: feature 'id' is of type int64; expected string" in message
 
 
-def test_more_values_than_a_features_length_name_the_feature(tmp_path):
+def test_more_values_than_a_features_length_are_a_fault_of_the_record(tmp_path, shuffle):
     pattern = write(tmp_path, content=lambda n: record(n, x=integers(range(n % 4))))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="has more values in a record than its length"):
-        ids_of(read_tfrecords(pattern, {**ID, "x": VariableLength("int64", length=2)}, batch_size=4))
+    features, options = {**ID, "x": VariableLength("int64", length=2)}, {"batch_size": 4, "shuffle": shuffle}
+    message = error_of(read_tfrecords(pattern, features, **options))
+    assert re.search(
+        r"part-0.\.tfrecord: record \d+ at byte \d+: feature 'x' has 3 values; expected at most 2", message
+    )
+    dataset = read_tfrecords(pattern, features, on_corrupt="skip", **options)
+    assert sorted(flat(ids_of(dataset))) == [i for i in range(30) if i % 4 < 3]
 
 
 def test_no_more_than_max_skipped_are_left_out(tmp_path, shuffle):

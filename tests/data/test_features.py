@@ -50,15 +50,20 @@ def serialized(feature, records) -> list[bytes]:
 
 
 def read(feature, examples: list[bytes], index: int = 0, count: int = 1):
-    """In graph code, with the feature as it comes out of an index."""
+    """In graph code, a function for each stage, with the feature as it comes out of an index."""
     feature = features_from_json(json.loads(json.dumps(features_to_json({"x": feature}))))["x"]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def parse(batch):
         parsed = tf.io.parse_example(batch, feature.parsing("x"))
+        feature.check("x", parsed)
+        return parsed
+
+    @tf.function
+    def finish(parsed):
         return feature.finish("x", slice_rows(parsed, index, count))
 
-    return parse(tf.constant(examples, tf.string, shape=[len(examples)]))
+    return finish(parse(tf.constant(examples, tf.string, shape=[len(examples)])))
 
 
 def round_trip(feature, records):

@@ -1,8 +1,8 @@
 """What every feature is: a typed column of records, that says how it is written and how it is read.
 
 Written: `encode` makes of one value what `tf.train.Example` holds. Read: `parsing` says what
-`tf.io.parse_example` has to look for, `finish` makes of what it found the tensor that the user gets. Between the two,
-a reader may take any rows of what was found.
+`tf.io.parse_example` has to look for, `check` whether what it found is all right, `finish` makes of it the tensor that
+the user gets. Before that, a reader may take any rows of what was found.
 """
 
 from __future__ import annotations
@@ -33,6 +33,19 @@ class Feature(abc.ABC):
     @abc.abstractmethod
     def parsing(self, name: str) -> dict[str, Any]:
         """Returns what `tf.io.parse_example` takes; keys are the name, or start with it and a slash."""
+
+    @property
+    def max_values(self) -> int | None:
+        """How many values a record may have, of a feature of any number of them; None is no limit."""
+        return None
+
+    def check(self, name: str, parsed: dict[str, Any]) -> None:
+        """Asserts that no record has more than `max_values`."""
+        if self.max_values is not None:
+            too_long = f"Feature {name!r} has more values in a record than its length. Declare it with a larger length."
+            tf.debugging.assert_less_equal(
+                parsed[name].indices[:, 1] + 1, tf.constant(self.max_values, tf.int64), too_long
+            )
 
     @abc.abstractmethod
     def finish(self, name: str, parsed: dict[str, Any]) -> Any:

@@ -65,21 +65,21 @@ class VariableLength(Feature):
         # Sparse, not ragged: some rows of it still know the longest row of the whole batch.
         return {name: tf.io.VarLenFeature(list_storage(self.dtype).wire)}
 
+    @property
+    def max_values(self) -> int | None:
+        """See `Feature.max_values`."""
+        return self.length
+
     def finish(self, name: str, parsed: dict[str, Any]) -> Any:
         """See `Feature.finish`."""
         storage, sparse = list_storage(self.dtype), parsed[name]
         shape = sparse.dense_shape
         if self.length is not None:
-            with tf.control_dependencies([self._check(name, sparse)]):
-                shape = tf.stack([shape[0], tf.constant(self.length, tf.int64)])
+            shape = tf.stack([shape[0], tf.constant(self.length, tf.int64)])
         padding = tf.constant(as_array("padding", self.padding, storage.dtype).tolist(), tf.as_dtype(self.dtype))
         dense = tf.fill(shape, padding)
         dense = tf.tensor_scatter_nd_update(dense, sparse.indices, storage.from_wire(sparse.values))
         return tf.ensure_shape(dense, [None, self.length])
-
-    def _check(self, name: str, sparse: tf.SparseTensor) -> Any:
-        too_long = f"Feature {name!r} has more values in a record than its length. Declare it with a larger length."
-        return tf.debugging.assert_less(sparse.indices[:, 1], tf.constant(self.length, tf.int64), too_long)
 
     def to_json(self) -> dict[str, Any]:
         """See `Feature.to_json`."""

@@ -110,6 +110,8 @@ def parse_all(features: dict[str, Feature], examples: Sequence[bytes]) -> dict[s
     """Returns the tensors of some records."""
     parsing = {key: each for name, feature in features.items() for key, each in feature.parsing(name).items()}
     parsed = tf.io.parse_example(tf.constant(examples, tf.string, [len(examples)]), parsing) if parsing else {}
+    for name, feature in features.items():
+        feature.check(name, parsed)
     return {name: feature.finish(name, parsed) for name, feature in features.items()}
 
 

@@ -8,24 +8,26 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist.data.features import Feature
+
 _LISTS = {"float32": "float_list", "int64": "int64_list", "string": "bytes_list"}
 _TYPES = {"float_list": "float32", "int64_list": "int64", "bytes_list": "string"}
 
 
-def content_check(specs: Mapping[str, Any]) -> Callable[[bytes], str]:
-    """A function that says why a record can't be parsed, or nothing if it can.
-
-    Args:
-        specs: As `tf.io.parse_example` takes them.
-    """
-    wanted = [one for name, spec in specs.items() for one in _columns(name, spec)]
+def content_check(features: Mapping[str, Feature]) -> Callable[[bytes], str]:
+    """A function that says why a record can't be parsed, or nothing if it can."""
+    specs = [one for name, feature in features.items() for one in feature.parsing(name).items()]
+    wanted = [column for spec in specs for column in _columns(*spec)]
+    limits = {name: feature.max_values for name, feature in features.items() if feature.max_values is not None}
 
     def check(serialized: bytes) -> str:
         try:
             record = tf.train.Example.FromString(serialized).features.feature
         except Exception:
             return f"its {len(serialized)} bytes are no tf.train.Example"
-        return next(filter(None, (_problem(record, *one) for one in wanted)), "")
+        problems = (_problem(record, *one) for one in wanted)
+        too_long = (_too_long(record, *one) for one in limits.items())
+        return next(filter(None, (*problems, *too_long)), "")
 
     return check
 
@@ -57,3 +59,9 @@ def _problem(record: Any, name: str, dtype: str, count: int | None, may_be_missi
     if count is not None and found != count and not (found == 0 and may_be_missing):
         return f"feature {name!r} has {found} values; expected {count}"
     return ""
+
+
+def _too_long(record: Any, name: str, most: int) -> str:
+    kind = record[name].WhichOneof("kind") if name in record else None
+    found = len(getattr(record[name], kind).value) if kind else 0
+    return f"feature {name!r} has {found} values; expected at most {most}" if found > most else ""

@@ -105,8 +105,7 @@ class Verification:
         self.num_records += len(batch)
         if not batch or not self.features or _problem(self.features, [data for *_, data in batch]) is None:
             return
-        parsing = {key: each for name, one in self.features.items() for key, each in one.parsing(name).items()}
-        check: Callable[[bytes], str] = content_check(parsing)
+        check: Callable[[bytes], str] = content_check(self.features)
         for record, offset, data in batch:
             what = check(data) or _problem(self.features, [data])
             if what:

@@ -152,7 +152,10 @@ class _Pipeline:
     def _parse(self, records: tf.Tensor, splits: tf.Tensor) -> Any:
         records.set_shape([None])
         splits.set_shape([None])
-        return tf.io.parse_example(records, self._reader.specs), splits
+        parsed = tf.io.parse_example(records, self._reader.specs)
+        for name, feature in self._reader.features.items():
+            feature.check(name, parsed)
+        return parsed, splits
 
     def _finish(self, epoch: tf.Tensor, step: tf.Tensor, parsed: Any) -> Any:
         reader = self._reader

@@ -134,7 +134,7 @@ class RecordReader:
 
     @functools.cached_property
     def _check(self) -> Callable[[bytes], str]:
-        return content_check(self.specs)
+        return content_check(self.features)
 
     def _chunk(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         order = self._orders.of(epoch)
