@@ -142,8 +142,8 @@ class _Pipeline:
         else:
             runs = tf.data.Dataset.from_tensor_slices((files, offsets, counts))
             records = runs.flat_map(lambda file, offset, count: _records([file], [offset], buffer).take(count))
-        # A batch that isn't whole is left out, and so read with care: a file ended before.
-        batch = records.batch(tf.size(lengths, out_type=tf.int64), drop_remainder=True)
+        # A batch that isn't whole is left out, and so read with care: a file ended before. So is one without records.
+        batch = records.batch(tf.maximum(tf.size(lengths, out_type=tf.int64), 1), drop_remainder=True)
         return batch.map(lambda records: self._parse(_checked(records, lengths), splits))
 
     def _read_carefully(self, epoch: tf.Tensor, step: tf.Tensor) -> Any:
