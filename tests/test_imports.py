@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -11,7 +12,6 @@ import tfdist
 
 pytestmark = pytest.mark.unit
 
-MAX_IMPORT_MS = 100.0
 HEAVY = ("tensorflow", "keras", "numpy")
 
 
@@ -26,23 +26,15 @@ def test_import_does_not_load_tensorflow(module):
     assert run_python(code) == "[]"
 
 
-def test_importing_tfdist_adds_under_100_ms_to_tensorflow():
-    """The least of three: what else the machine does only adds."""
+def test_training_scripts_load_little_beside_tensorflow():
+    """The milliseconds are benchmarks/imports.py's to tell; a library more is what makes them many."""
     code = (
-        "import time, tensorflow; start = time.perf_counter(); import tfdist; "
-        "print(1e3 * (time.perf_counter() - start))"
+        "import sys, tensorflow, keras; keras.Model; before = set(sys.modules)\n"
+        "import tfdist; tfdist.MultiWorkerMirroredStrategy, tfdist.data.read_tfrecords\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(new - set(sys.stdlib_module_names)))"
     )
-    assert min(float(run_python(code)) for _ in range(3)) < MAX_IMPORT_MS
-
-
-def test_using_tfdist_adds_under_100_ms_to_tensorflow():
-    """As above, with the strategies that a training script names, Keras being loaded already."""
-    code = (
-        "import time, tensorflow, keras; keras.Model; start = time.perf_counter(); "
-        "import tfdist; tfdist.MultiWorkerMirroredStrategy, tfdist.data.read_tfrecords; "
-        "print(1e3 * (time.perf_counter() - start))"
-    )
-    assert min(float(run_python(code)) for _ in range(3)) < MAX_IMPORT_MS
+    assert ast.literal_eval(run_python(code)) == ["google_crc32c", "tfdist", "tqdm"]
 
 
 def test_every_public_name_loads():
