@@ -1,4 +1,4 @@
-"""What tfdist adds to importing TensorFlow and Keras: milliseconds, and the share of their own time in the same process.
+"""What tfdist adds to importing TensorFlow and Keras: milliseconds, and the share of their own time.
 
     python benchmarks/imports.py [--rounds=10]
 
