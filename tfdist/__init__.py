@@ -14,6 +14,7 @@ _STRATEGIES = {
     "MirroredStrategy": "tfdist.strategies.mirrored",
     "MultiWorkerMirroredStrategy": "tfdist.strategies.multi_worker_mirrored",
     "OneDeviceStrategy": "tfdist.strategies.one_device",
+    "ParameterServerStrategy": "tfdist.strategies.parameter_server",
 }
 _MODULES = ("callbacks", "cluster", "data", "gradients", "launch")
 
@@ -21,6 +22,7 @@ __all__ = [
     "MirroredStrategy",
     "MultiWorkerMirroredStrategy",
     "OneDeviceStrategy",
+    "ParameterServerStrategy",
     "callbacks",
     "cluster",
     "data",

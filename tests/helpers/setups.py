@@ -19,7 +19,10 @@ WORKERS = {
     "mirrored3": 0,
     "workers2": 2,
     "workers3": 3,
+    "parameter_server": 0,
 }
+
+_servers = contextlib.ExitStack()
 
 
 @dataclass
@@ -39,6 +42,11 @@ class Setup:
         if name == "one_device_strategy":
             return cls(tfdist.OneDeviceStrategy(), name)
 
+        if name == "parameter_server":
+            # Servers end with this process. One execution at a time: steps follow each other as on one device.
+            cluster = _servers.enter_context(tfdist.cluster.local(workers=1, ps=2))
+            return cls(tfdist.ParameterServerStrategy(cluster, max_in_flight=1), name)
+
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):
             return cls(family.MultiWorkerMirroredStrategy(), name)
@@ -56,7 +64,7 @@ class Setup:
     @property
     def is_stock(self) -> bool:
         """Whether the strategy is TensorFlow's own."""
-        return self.strategy is not None and not hasattr(type(self.strategy), "gradient_accumulation_steps")
+        return self.strategy is not None and not type(self.strategy).__module__.startswith("tfdist.")
 
     @property
     def replicas(self) -> int:

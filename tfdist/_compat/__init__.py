@@ -30,7 +30,9 @@ def install() -> None:
         keras_seeds,
         keras_trainer,
         keras_variables,
+        keras_worker_variables,
         tensorflow_bfloat16,
+        tensorflow_parameter_server,
     )
 
     for shim in (
@@ -44,9 +46,11 @@ def install() -> None:
         keras_seeds,
         keras_trainer,
         keras_variables,
+        keras_worker_variables,
         keras_saving,
         keras_callbacks,
         tensorflow_bfloat16,
+        tensorflow_parameter_server,
     ):
         shim.install()
     _installed = True

@@ -25,6 +25,10 @@ class Step(Protocol):
     in_keras: bool
     #: True while upstream's code is asked for the replica's own loss.
     local_loss: bool
+    #: True if steps of other workers change the same variables at the same time.
+    is_concurrent: bool
+    #: Mixed into random seeds, so that workers draw other numbers; an int32 scalar, or None.
+    seed_offset: Any
     #: Keras variables that were assigned in this step.
     assigned: list[Any]
     #: What layers added with `add_loss` in this step: the layer, which must outlive its id, and its losses.
@@ -127,6 +131,9 @@ class KerasHooks:
     ) -> None:
         """Global gradients from this replica's, before clipping and before the finite check, for `update`."""
         raise NotImplementedError
+
+    def end_steps(self) -> None:
+        """Called after the last step of an epoch, unless the data ended before."""
 
     @property
     def writes_files(self) -> bool:

@@ -57,9 +57,26 @@ def next_seed(self: Any, ordered: bool = True) -> Any:
     draws = getattr(_local, "draws", None)
     if draws is not None:
         return _next_draw(draws)
+    step = hooks.current_step()
+    if step is not None and step.seed_offset is not None:
+        return _next_of_worker(self, ordered, step.seed_offset)
     seed = _next(self, ordered)
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1 or hooks.active_strategy() is None:
         return seed
-    replica = tf.cast(context.replica_id_in_sync_group, seed.dtype)
+    return _offset(seed, context.replica_id_in_sync_group)
+
+
+def _next_of_worker(generator: Any, ordered: bool, worker: tf.Tensor) -> Any:
+    """Upstream's next seed, where workers count at the same time."""
+    if not ordered:
+        return _offset(_next(generator, ordered), worker)
+    state = generator.state
+    seed = tf.identity(state.value)
+    state.assign_add([0, 1])
+    return _offset(seed, worker)
+
+
+def _offset(seed: Any, index: Any) -> Any:
+    replica = tf.cast(index, seed.dtype)
     return seed + tf.stack([replica * tf.constant(REPLICA_STRIDE, seed.dtype), tf.zeros_like(replica)])

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src import backend
-from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer, TFEpochIterator
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDataAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
@@ -41,6 +41,7 @@ _upstream = {
     )
 }
 _interrupted_warning = EpochIterator._interrupted_warning
+_tf_sync = TFEpochIterator.tf_sync
 _fit_signature = inspect.signature(_upstream["fit"])
 
 
@@ -53,6 +54,7 @@ def install() -> None:
     TensorFlowTrainer._maybe_symbolic_build = maybe_symbolic_build
     TensorFlowTrainer.predict_on_batch = predict_on_batch
     EpochIterator._interrupted_warning = interrupted_warning
+    TFEpochIterator.tf_sync = tf_sync
     for kind in ("train", "test", "predict"):
         setattr(TensorFlowTrainer, f"make_{kind}_function", _make_function(kind))
 
@@ -121,6 +123,15 @@ def interrupted_warning(self: Any) -> None:
     """Upstream's, unless the data has ended early because the epoch began in the middle, after a restart."""
     if not hooks.is_short_epoch():
         _interrupted_warning(self)
+
+
+@functools.wraps(_tf_sync)
+def tf_sync(self: Any) -> None:
+    """Upstream's; steps that are still under way end first."""
+    strategy = hooks.hooks_of(self._distribute_strategy)
+    if strategy is not None:
+        strategy.end_steps()
+    _tf_sync(self)
 
 
 def _strategy_name(model: Any) -> str:
@@ -226,6 +237,8 @@ def _example(iterator: Any) -> Any:
     if isinstance(iterator.data_adapter, GeneratorDataAdapter):
         # Taking a batch from the dataset would take it from the generator, for good.
         return iterator.data_adapter._first_batches[0]
+    if isinstance(getattr(dataset, "dataset", None), tf.data.Dataset):
+        return next(iter(dataset.dataset))  # what the chief feeds
     strategy = iterator._distribute_strategy
     return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], next(iter(dataset)))
 

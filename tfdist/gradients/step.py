@@ -46,6 +46,8 @@ class ReplicaStep(hooks.Step):
         context = tf.distribute.get_replica_context()
         self.in_keras = in_keras
         self.local_loss = False
+        self.is_concurrent = False
+        self.seed_offset = None
         self.assigned: list[Any] = []
         self.layer_losses: dict[int, tuple[Any, list[Any]]] = {}
         self.results: list[tuple[Any, Any]] = []

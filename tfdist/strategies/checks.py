@@ -15,7 +15,7 @@ def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | Non
         ValueError: what can't work, what was received, what to do.
     """
     refuse_xla(strategy, model)
-    _refuse_foreign_optimizer(strategy, model)
+    refuse_foreign_optimizer(strategy, model)
     strategy.options_of(model.optimizer)  # raises where strategy and optimizer contradict each other
     if data is not None and data.training:
         refuse_small("number of rows", data.num_rows, strategy)
@@ -32,7 +32,8 @@ def refuse_xla(strategy: Any, model: Any) -> None:
         )
 
 
-def _refuse_foreign_optimizer(strategy: Any, model: Any) -> None:
+def refuse_foreign_optimizer(strategy: Any, model: Any) -> None:
+    """The optimizer's variables must be where the model's are."""
     if model.optimizer is None:
         return
     for optimizer in (model.optimizer, *parts_of(model.optimizer)):

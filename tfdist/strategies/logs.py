@@ -91,12 +91,17 @@ def global_metric_results(strategy: tf.distribute.Strategy, model: Any, wanted: 
         totals = sum_over_replicas([tf.identity(variable.value) for variable in variables])
         with keras.StatelessScope(state_mapping=list(zip(variables, totals, strict=True))):
             # Converted in the scope: a result may be the metric's variable itself.
-            return [_part(metric.result(), key) for metric, key in wanted]
+            return metric_results(wanted)
 
     if not wanted:
         return []
     results = strategy.extended.call_for_each_replica(in_replica)
     return [strategy.experimental_local_results(value)[0] for value in results]
+
+
+def metric_results(wanted: list[MetricResult]) -> Values:
+    """Results of metrics as their variables stand."""
+    return [_part(metric.result(), key) for metric, key in wanted]
 
 
 def _part(result: Any, key: str | None) -> tf.Tensor:

@@ -1,0 +1,114 @@
+"""Keras variables as a worker of a parameter-server job sees them while its function is traced.
+
+Upstream: a metric updates its variables where they are, on another machine; `assign_add` reads, adds and writes, so of
+two workers that count at the same time one is lost; BatchNormalization writes its moving statistics likewise.
+Here: metrics have variables of the worker's own; `assign_add` adds in place; moving averages are read once, and what a
+step changes of them is added in place.
+Seen in TensorFlow 2.21, Keras 3.15.1. Can go when Keras' variables add in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.common import KerasVariable
+from tensorflow.python.ops import resource_variable_ops
+
+from tfdist._compat import hooks
+
+_in_place = {name: getattr(KerasVariable, name) for name in ("assign_add", "assign_sub")}
+
+
+def install() -> None:
+    """Replace `KerasVariable.assign_add` and `assign_sub`."""
+    KerasVariable.assign_add = assign_add
+    KerasVariable.assign_sub = assign_sub
+
+
+def assign_add(self: Any, value: Any) -> Any:
+    """Upstream's; in place where other steps change the variable at the same time."""
+    return _change(self, value, "assign_add")
+
+
+def assign_sub(self: Any, value: Any) -> Any:
+    """As `assign_add`."""
+    return _change(self, value, "assign_sub")
+
+
+def _change(variable: Any, value: Any, name: str) -> Any:
+    step = hooks.current_step()
+    if step is None or not step.is_concurrent:
+        return _in_place[name](variable, value)
+    # `_value`, since `value` may be another dtype's.
+    value = tf.cast(variable._convert_to_tensor(value, dtype=variable.dtype), variable._value.dtype)
+    getattr(variable._value, name)(tf.broadcast_to(value, variable.shape))
+    return variable
+
+
+@contextlib.contextmanager
+def standing_for(variables: list[Any], values: list[Any]) -> Iterator[None]:
+    """Keras variables stand for other values in here."""
+    own = [variable._value for variable in variables]
+    try:
+        for variable, value in zip(variables, values, strict=True):
+            variable._value = value
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable._value = value
+
+
+@contextlib.contextmanager
+def moving_averages(variables: list[Any]) -> Iterator[None]:
+    """Keras variables, of which a step of a worker reads one value and to which it adds its changes."""
+    with standing_for(variables, [_MovingAverage(variable._value) for variable in variables]):
+        yield
+
+
+class _MovingAverage:
+    """A variable, and its value as this step knows it."""
+
+    def __init__(self, variable: Any) -> None:
+        self._variable = variable
+        self._known = variable.read_value()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._variable, name)
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
+        return self._known if dtype is None else tf.cast(self._known, dtype)
+
+    def assign(self, value: Any) -> _MovingAverage:
+        self._variable.assign_add(value - self._known)
+        self._known = value
+        return self
+
+
+@contextlib.contextmanager
+def on_worker(variables: list[Any], prefix: str) -> Iterator[list[Any]]:
+    """Keras variables stand for variables of the worker itself, zero at first.
+
+    They are found by name in the worker's process, so a worker that starts anew needs nothing to be made for it.
+
+    Args:
+        variables: Keras variables.
+        prefix: Of their names on the worker, different for functions that may run at the same time.
+
+    Yields:
+        The worker's variables.
+    """
+    locals_ = [_worker_variable(variable.value, f"{prefix}/{index}") for index, variable in enumerate(variables)]
+    with standing_for(variables, locals_):
+        yield locals_
+
+
+def _worker_variable(like: Any, name: str) -> Any:
+    handle = tf.raw_ops.VarHandleOp(dtype=like.dtype, shape=like.shape, shared_name=name)
+    variable = resource_variable_ops.BaseResourceVariable(
+        trainable=False, shape=like.shape, dtype=like.dtype, handle=handle, handle_name=name, in_graph_mode=False
+    )
+    variable.assign(tf.zeros(like.shape, like.dtype), read_value=False)
+    return variable

@@ -1,0 +1,109 @@
+"""Executions in flight: handed to the coordinator, run on whichever worker is free, their results taken in turn.
+
+A worker that dies loses nothing: TensorFlow's coordinator runs the function again elsewhere. Its effect on the
+variables may then have happened twice, its result is taken once.
+"""
+
+from __future__ import annotations
+
+import collections
+import queue
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._compat import tensorflow_parameter_server as compat
+
+#: How often it's looked whether the job has failed while a result is waited for.
+_LOOK_EVERY_SECONDS = 0.2
+
+
+class Flight:
+    """One execution.
+
+    Args:
+        function: Concrete function of the worker.
+        arguments: Gives its arguments, from the index of the worker that runs it.
+        on_result: Called with its result when that is taken.
+        landed: Where to put it when it has a result.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        arguments: Callable[[int], Any],
+        on_result: Callable[[Any], None],
+        landed: queue.SimpleQueue[Flight],
+    ) -> None:
+        self._function, self._arguments, self._landed = function, arguments, landed
+        self.on_result = on_result
+        #: Gives the result in this process, None while there is none.
+        self.result: Callable[[], Any] | None = None
+        #: How often it began; above 1 if workers failed in it.
+        self.runs = 0
+
+    def run(self) -> None:
+        """Called in the coordinator's thread of a worker, on its device."""
+        self.runs += 1
+        result = self._function(*self._arguments(compat.current_worker()))
+        # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
+        flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
+        self.result = lambda: tf.nest.pack_sequence_as(result, [tf.constant(one) for one in flat], True)
+        self._landed.put(self)
+
+
+class Flights:
+    """All that are under way, of one strategy.
+
+    Args:
+        coordinator: TensorFlow's ClusterCoordinator.
+        limit: How many may be in flight.
+    """
+
+    def __init__(self, coordinator: Any, limit: int) -> None:
+        self._coordinator, self.limit = coordinator, limit
+        self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
+        self._in_order: collections.deque[Flight] = collections.deque()
+
+    def __len__(self) -> int:
+        return len(self._in_order)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one has to land before the next may begin."""
+        return len(self._in_order) >= self.limit
+
+    def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], None]) -> None:
+        """Hand one to the coordinator; see `Flight`."""
+        flight = Flight(compat.cancelable(self._coordinator, function), arguments, on_result, self._landed)
+        self._in_order.append(flight)
+        compat.schedule(self._coordinator, flight.run)
+
+    def take_first(self) -> None:
+        """Wait for the one that began first, and hand its result on."""
+        first = self._in_order[0]
+        while first.result is None:
+            self._wait()
+        self._in_order.popleft()
+        first.on_result(first.result())
+
+    def take_all(self) -> None:
+        """Wait until none is in flight."""
+        while self._in_order:
+            self.take_first()
+
+    def forget(self) -> None:
+        """Wait until none is in flight, and drop the results; of a `fit` that was interrupted."""
+        for flight in self._in_order:
+            flight.on_result = lambda _: None
+        self.take_all()
+
+    def _wait(self) -> None:
+        """Until one lands; raises what the job has failed with."""
+        while True:
+            try:
+                self._landed.get(timeout=_LOOK_EVERY_SECONDS)
+                return
+            except queue.Empty:
+                self._coordinator.done()
