@@ -132,6 +132,9 @@ class KerasHooks:
         """Global gradients from this replica's, before clipping and before the finite check, for `update`."""
         raise NotImplementedError
 
+    def note_epoch_length(self, data: Any, steps_per_epoch: int | None) -> None:
+        """Note how many steps Keras was told to make of an epoch of this data, None for all."""
+
     def end_steps(self) -> None:
         """Called after the last step of an epoch, unless the data ended before."""
 

@@ -183,6 +183,8 @@ def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None
         return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
     # The first call in `fit` is for the training data; later ones are for validation.
     training = iterator is not None and hooks.is_first_of_fit(self, "input")
+    if iterator is not None:
+        strategy.note_epoch_length(iterator._distributed_dataset, iterator.steps_per_epoch)
     strategy.check_before_build(self, None if iterator is None else summarize(iterator, training))
     with strategy.scope():
         if _is_unbuilt(self):

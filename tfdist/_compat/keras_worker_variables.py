@@ -106,9 +106,14 @@ def on_worker(variables: list[Any], prefix: str) -> Iterator[list[Any]]:
 
 
 def _worker_variable(like: Any, name: str) -> Any:
-    handle = tf.raw_ops.VarHandleOp(dtype=like.dtype, shape=like.shape, shared_name=name)
-    variable = resource_variable_ops.BaseResourceVariable(
-        trainable=False, shape=like.shape, dtype=like.dtype, handle=handle, handle_name=name, in_graph_mode=False
-    )
+    variable = named_variable(like.shape, like.dtype, name)
     variable.assign(tf.zeros(like.shape, like.dtype), read_value=False)
     return variable
+
+
+def named_variable(shape: Any, dtype: tf.DType, name: str) -> Any:
+    """A variable in the process that runs the graph, kept under a name between runs; without a value at first."""
+    handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name)
+    return resource_variable_ops.BaseResourceVariable(
+        trainable=False, shape=tf.TensorShape(shape), dtype=dtype, handle=handle, handle_name=name, in_graph_mode=False
+    )

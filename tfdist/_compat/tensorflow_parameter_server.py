@@ -1,10 +1,13 @@
 """Where a parameter-server job's variables lie, and what is asked of its coordinator.
 
 Upstream: `ParameterServerStrategyV2` deals variables to the ps tasks by turns, so one may hold ten times the bytes of
-another; metrics' variables lie there too, and every update of every metric is a message for each of them. The size of
-a variable that Keras makes isn't known until its initial value is there.
+another; metrics' variables lie there too, and every update of every metric is a message for each of them. Layers that
+look up rows (Embedding) read the whole variable. The shape of a variable that Keras makes isn't known until its initial
+value is there, so it can't be made in shards without making it as a whole.
 Here: each variable goes to the task that holds the fewest bytes, and metrics' variables to the chief, which sums up
-what workers report. One strategy's `extended` is changed at a time, no class. Python functions can be scheduled.
+what workers report; rows are looked up on the ps; shards and their slots are drawn on theirs (see
+tensorflow_sharded_variables.py). One strategy's `extended` is changed at a time, no class. Python functions can be
+scheduled.
 Seen in TensorFlow 2.21, Keras 3.15.1. Can go when upstream balances by size.
 """
 
@@ -21,6 +24,10 @@ import tensorflow as tf
 from keras.src import backend
 from tensorflow.python.distribute import parameter_server_strategy_v2
 from tensorflow.python.distribute.coordinator import coordinator_context
+from tensorflow.python.distribute.sharded_variable import ShardedVariable
+
+from tfdist._compat.keras_shard_initializers import by_shard
+from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
 
 CHIEF_CPU = "/job:chief/replica:0/task:0/device:CPU:0"
 
@@ -30,7 +37,7 @@ _initialize_with_initializer = backend.Variable._initialize_with_initializer
 
 
 def install() -> None:
-    """Let variables say how large they are, and whether they are a metric's, as they are made."""
+    """Let variables say how they are initialized, and whether they are a metric's, as they are made."""
     keras.metrics.Metric.add_variable = add_metric_variable
     backend.Variable._initialize_with_initializer = initialize_with_initializer
 
@@ -60,13 +67,17 @@ def add_metric_variable(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 @functools.wraps(_initialize_with_initializer)
 def initialize_with_initializer(self: Any, initializer: Any) -> None:
-    """Upstream's, with the size known beforehand."""
-    outer = getattr(_local, "size_bytes", None)
-    _local.size_bytes = tf.TensorShape(self._shape).num_elements() * tf.as_dtype(self._dtype).size
+    """Upstream's, with the shape and the initializer known beforehand."""
+    if not isinstance(tf.distribute.get_strategy().extended, _Placing):
+        return _initialize_with_initializer(self, initializer)
+    outer = getattr(_local, "initial", None)
+    _local.initial = {"shape": self._shape, "initial_value": by_shard(initializer, self._shape, self._dtype)}
     try:
         _initialize_with_initializer(self, initializer)
     finally:
-        _local.size_bytes = outer
+        _local.initial = outer
+    self.sparse_read = functools.partial(read_rows, self)
+    return None
 
 
 class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
@@ -76,22 +87,74 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
         if getattr(_local, "is_metric", False):
             with tf.device(CHIEF_CPU):
                 return next_creator(**kwargs)
+        initial, _local.initial = getattr(_local, "initial", None), None
+        if initial is not None and initial["initial_value"] is not None:
+            kwargs |= initial | {"dtype": tf.as_dtype(kwargs["dtype"])}
+        reference = kwargs.get("colocate_with")
+        if isinstance(reference, Shards):
+            return self._create_slot(next_creator, reference, **kwargs)
         variable = super()._create_variable(next_creator, **kwargs)
-        for one in getattr(variable, "variables", [variable]):
-            task = tf.DeviceSpec.from_string(one.device).task
-            if task is not None:
-                self._tfdist_bytes[task] += one.shape.num_elements() * one.dtype.size
+        if reference is not None:
+            self._count_bytes(variable)
+        if isinstance(variable, ShardedVariable):
+            return Shards(variable.variables, kwargs.get("name"))
         return variable
+
+    def _create_slot(self, next_creator: Any, reference: Shards, **kwargs: Any) -> Any:
+        """A slot lies where the shards of its variable do; one of another shape (row statistics) lies anywhere."""
+        name = kwargs.pop("name", None)
+        values = _initial_parts(reference, kwargs.pop("shape", None), kwargs.pop("initial_value"))
+        if callable(values):
+            del kwargs["colocate_with"]
+            return self._create_variable(next_creator, name=name, initial_value=values, **kwargs)
+        parts = []
+        for index, (part, value) in enumerate(zip(reference.variables, values, strict=True)):
+            own = kwargs | {"colocate_with": part, "initial_value": value, "name": f"{name}/part_{index}"}
+            parts.append(super()._create_variable(next_creator, **own))
+            self._count_bytes(parts[-1])
+        return Shards(parts, name, reference)
 
     def _create_variable_round_robin(self, next_creator: Any, **kwargs: Any) -> Any:
         # Upstream takes the number of variables so far, modulo the tasks: say the number of the lightest.
         self._variable_count = self._tfdist_bytes.index(min(self._tfdist_bytes))
-        return super()._create_variable_round_robin(next_creator, **kwargs)
+        variable = super()._create_variable_round_robin(next_creator, **kwargs)
+        self._count_bytes(variable)
+        return variable
+
+    def _count_bytes(self, variable: Any) -> None:
+        task = tf.DeviceSpec.from_string(variable.device).task
+        if task is not None:
+            self._tfdist_bytes[task] += variable.shape.num_elements() * variable.dtype.size
+
+    def _update(self, var: Any, fn: Any, args: Any, kwargs: Any, group: bool) -> Any:
+        if not isinstance(var, Shards):
+            return super()._update(var, fn, args, kwargs, group)
+        update = super()._update
+        return var.update_each(lambda part, one, *own: update(part, one, *own, group), fn, args, kwargs)
+
+
+def _initial_parts(reference: Shards, shape: Any, initial_value: Any) -> Any:
+    """What a slot's shards begin with, or a function that gives the whole if the slot has another shape."""
+    if shape is None:
+        whole = tf.convert_to_tensor(initial_value() if callable(initial_value) else initial_value)
+        return reference.split(whole) if whole.shape == reference.shape else lambda: whole
+    if tf.TensorShape(shape) != reference.shape:
+        return initial_value
+    return [
+        functools.partial(initial_value, partition_shape=part.shape, partition_offset=offset)
+        for part, offset in zip(reference.variables, reference._var_offsets, strict=True)
+    ]
 
 
 def cancelable(coordinator: Any, function: Any) -> Callable[..., Any]:
     """A concrete function, ended early when the coordinator's job has failed."""
     return coordinator._cluster.closure_queue._cancellation_mgr.get_cancelable_function(function)
+
+
+def on_chief(value: Any) -> tf.Tensor:
+    """A tensor in this process, wherever the coordinator's thread would put it."""
+    with tf.device(CHIEF_CPU):
+        return tf.constant(value)
 
 
 def current_worker() -> int:

@@ -41,3 +41,8 @@ def call(name: str, inputs: Sequence[Any], types: Sequence[tf.DType], *, statefu
     """
     operation = tf.raw_ops.PyFunc if stateful else tf.raw_ops.PyFuncStateless
     return operation(input=list(inputs), token=_PREFIX + name, Tout=list(types))
+
+
+def is_registered_token(token: bytes) -> bool:
+    """Whether an operation with this token runs in any process."""
+    return token.startswith(_PREFIX.encode())

@@ -26,6 +26,8 @@ from tfdist.errors import ClusterError
 # TensorFlow takes 2.5 s to start alone on 2 cores; this is for many of them on a busy machine.
 START_SECONDS = 120.0
 _HOST = "127.0.0.1"
+# By name, since it knows all that a worker may be asked to run, and so is above this folder.
+_SERVER = "tfdist.coordination.server"
 _LOOK_EVERY_SECONDS = 0.05
 _TAIL_LINES = 15
 
@@ -98,7 +100,7 @@ def _start(
     for task in cluster.peers:
         with open(_log(logs, task), "wb") as log:
             servers[task] = lifeline.start(
-                [sys.executable, "-m", "tfdist.cluster.server"],
+                [sys.executable, "-m", _SERVER],
                 env=_environment(cluster.at(task), env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

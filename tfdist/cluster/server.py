@@ -1,25 +1,16 @@
-"""`python -m tfdist.cluster.server`: serves as the task that TF_CONFIG names, until killed.
-
-The one module of this folder that imports TensorFlow, in the child process that runs it.
-"""
+"""The server of a worker or ps task. The one module of this folder that imports TensorFlow, when it's asked to."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from tfdist.cluster.resolvers import resolve
 from tfdist.cluster.spec import Cluster
 
 # A server runs blocking operations (queues, collectives, waiting for a peer) on its inter-op
 # threads. With TensorFlow's default, one per core, a machine with 2 cores hangs: both threads wait
 # for work that has no thread. 8 never hung in parameter-server jobs with 3 workers on 2 cores.
 INTER_OP_THREADS = 8
-
-
-def main() -> None:
-    """Never returns."""
-    start_server(resolve()).join()
 
 
 def start_server(cluster: Cluster) -> Any:
@@ -42,7 +33,3 @@ def _config(tf: Any, cluster: Cluster) -> Any:
     # The tasks share the cores; each with threads for all of them only takes turns.
     config.intra_op_parallelism_threads = max(1, cores // len(cluster.tasks))
     return config
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import queue
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from tfdist._compat import tensorflow_parameter_server as compat
 
 #: How often it's looked whether the job has failed while a result is waited for.
 _LOOK_EVERY_SECONDS = 0.2
+#: How long a worker waits before it looks again for an execution of its own.
+_DECLINED_SECONDS = 0.01
 
 
 class Flight:
@@ -24,9 +27,10 @@ class Flight:
 
     Args:
         function: Concrete function of the worker.
-        arguments: Gives its arguments, from the index of the worker that runs it.
+        arguments: Gives its arguments, from the index of the worker that runs it; None leaves it to another worker.
         on_result: Called with its result when that is taken.
         landed: Where to put it when it has a result.
+        again: Hands it to the coordinator for another worker.
     """
 
     def __init__(
@@ -35,8 +39,9 @@ class Flight:
         arguments: Callable[[int], Any],
         on_result: Callable[[Any], None],
         landed: queue.SimpleQueue[Flight],
+        again: Callable[[Flight], None],
     ) -> None:
-        self._function, self._arguments, self._landed = function, arguments, landed
+        self._function, self._arguments, self._landed, self._again = function, arguments, landed, again
         self.on_result = on_result
         #: Gives the result in this process, None while there is none.
         self.result: Callable[[], Any] | None = None
@@ -45,8 +50,13 @@ class Flight:
 
     def run(self) -> None:
         """Called in the coordinator's thread of a worker, on its device."""
+        arguments = self._arguments(compat.current_worker())
+        if arguments is None:
+            time.sleep(_DECLINED_SECONDS)  # the worker has nothing else to do
+            self._again(self)
+            return
         self.runs += 1
-        result = self._function(*self._arguments(compat.current_worker()))
+        result = self._function(*arguments)
         # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
         flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
         self.result = lambda: tf.nest.pack_sequence_as(result, [tf.constant(one) for one in flat], True)
@@ -76,8 +86,12 @@ class Flights:
 
     def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], None]) -> None:
         """Hand one to the coordinator; see `Flight`."""
-        flight = Flight(compat.cancelable(self._coordinator, function), arguments, on_result, self._landed)
+        function = compat.cancelable(self._coordinator, function)
+        flight = Flight(function, arguments, on_result, self._landed, self._schedule)
         self._in_order.append(flight)
+        self._schedule(flight)
+
+    def _schedule(self, flight: Flight) -> None:
         compat.schedule(self._coordinator, flight.run)
 
     def take_first(self) -> None:

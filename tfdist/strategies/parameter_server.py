@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import random
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,14 @@ import tensorflow as tf
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat.tensorflow import global_seed
+from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.serving import serve, tell_end
+from tfdist.coordination.worker_data import WorkerData, WorkerPass
+from tfdist.data.rows import shard_policy
 from tfdist.errors import ClusterError
 from tfdist.log import logger
 from tfdist.strategies.checks import refuse_foreign_optimizer
@@ -24,6 +29,7 @@ from tfdist.strategies.parameter_server_steps import CoordinatedFunction, Predic
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
+_DATA = ("auto", "worker", "feed")
 
 
 class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStrategy):
@@ -38,6 +44,8 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         variable_partitioner: how variables are cut into shards, such as
             `tf.distribute.experimental.partitioners.MinSizePartitioner`; None leaves them whole.
+        data: who reads the data: "worker", each worker its part; "feed", the chief, which sends batches to the workers;
+            "auto", the workers what any process can read, the chief the rest.
         max_in_flight: executions that may be under way at once, which bounds how old the variables can be that a
             gradient was computed with; None is two a worker. With 1, training is that of one device.
 
@@ -58,10 +66,13 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         variable_partitioner: Callable[..., Any] | None = None,
+        data: str = "auto",
         max_in_flight: int | None = None,
     ) -> None:
         described = _described(resolve() if cluster is None else cluster)
         _check(described, max_in_flight)
+        if data not in _DATA:
+            raise ValueError(f"data is one of {', '.join(map(repr, _DATA))}. Received: data={data!r}.")
         if described.task.type != "chief":
             sys.exit(serve(described))
         _compat.install()
@@ -72,22 +83,40 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         self.flights = Flights(coordinator, max_in_flight or _IN_FLIGHT_PER_WORKER * workers)
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
-        self._feed: Feed | None = None
+        self._pass: Feed | WorkerPass | None = None
+        self._reading = data
+        # Of shuffles without a seed, which all workers must make alike.
+        self._seed = random.SystemRandom().randrange(2**31) if global_seed() is None else global_seed()
         atexit.register(tell_end, described)
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
         """What `fit`, `evaluate` and `predict` read."""
         if tf.inside_function() or not isinstance(dataset, tf.data.Dataset):
             return super().experimental_distribute_dataset(dataset, options)
-        logger.info("input: fed to the workers by the chief")
+        reason = "it is arrays in the chief's memory"
+        if self._reading == "worker" or (self._reading == "auto" and not _is_keras_array(dataset)):
+            try:
+                data = WorkerData(dataset, len(self.worker_indices), self._seed, self._note_pass)
+            except NotReadableElsewhere as error:
+                reason = str(error)
+            else:
+                logger.info("input: read by the workers, %s", "by ranges" if data.is_indexed else "in turns")
+                return data
+        if self._reading == "worker":
+            raise ValueError(
+                "data='worker' takes data that any process can read: read_tfrecords, or tf.data without Python in it. "
+                f"Received: dataset={dataset!r}; {reason}. Leave data out, and the chief feeds it to the workers."
+            )
+        logger.info("input: fed to the workers by the chief%s", "" if self._reading == "feed" else f", for {reason}")
         return FedData(dataset, self._note_pass)
 
-    def _note_pass(self, feed: Feed) -> None:
-        self._feed = feed
+    def _note_pass(self, new: Feed | WorkerPass) -> None:
+        self._pass = new
 
     def feed_of(self, batches: list[Any]) -> Feed | None:
         """The feed that gave these batches just now; None if the user did."""
-        return self._feed if self._feed is not None and self._feed.last is batches[-1] else None
+        feed = self._pass.read_by_chief if isinstance(self._pass, WorkerPass) else self._pass
+        return feed if feed is not None and feed.last is batches[-1] else None
 
     def run_on_worker(self, function: Callable[[Any], Any], batch: Any) -> Any:
         """Call a function of a batch in the replica of the worker that a graph is traced for."""
@@ -112,9 +141,16 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         """Forget what an interrupted `fit` has left."""
         self.flights.forget()
 
+    def note_epoch_length(self, data: Any, steps_per_epoch: int | None) -> None:
+        """No more begin, even if data goes on."""
+        if isinstance(data, WorkerData):
+            data.steps_per_epoch = steps_per_epoch
+
     def end_steps(self) -> None:
         """All executions have ended when `fit` goes on to validation, callbacks and the next epoch."""
         self.flights.take_all()
+        if isinstance(self._pass, WorkerPass):
+            self._pass.end_epoch()
 
     def before_write(self, path: str) -> None:
         """No step changes the variables while they are saved."""
@@ -129,6 +165,11 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
     ) -> None:
         """A worker's gradients are applied as they are."""
         update(gradients, variables)
+
+
+def _is_keras_array(dataset: tf.data.Dataset) -> bool:
+    """Whether Keras made it of arrays, which it marks with this policy."""
+    return shard_policy(dataset) == tf.data.experimental.AutoShardPolicy.DATA
 
 
 def _described(cluster: Any) -> Cluster:

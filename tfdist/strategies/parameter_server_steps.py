@@ -7,32 +7,24 @@ executions that have ended; before an epoch ends all of them have landed.
 from __future__ import annotations
 
 import collections
-import itertools
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat.keras_metrics import record_results
-from tfdist._compat.keras_trainer import flatten_layers
-from tfdist._compat.keras_worker_variables import moving_averages, on_worker
 from tfdist._compat.tensorflow import python_function
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
-from tfdist.coordination.metrics import Updates, metrics_of
-from tfdist.coordination.reports import ReportFormat
-from tfdist.coordination.worker_step import WorkerStep
-from tfdist.strategies.logs import Logs, LogSources, Values, metric_results
-
-_numbers = itertools.count()
-_WORKER_SPEC = tf.TensorSpec([], tf.int32)
+from tfdist.coordination.worker_data import LeasedWork, WorkerPass
+from tfdist.strategies.logs import Logs
+from tfdist.strategies.worker_function import WorkerFunction
 
 
 class CoordinatedFunction:
-    """Train or test function of one model; call it with a feed.
+    """Train or test function of one model; call it with a pass over data.
 
     Args:
         strategy: ParameterServerStrategy.
@@ -46,122 +38,91 @@ class CoordinatedFunction:
         self._flights: Flights = strategy.flights
         self._step = python_function(step)
         self._steps = int(model.steps_per_execution)
-        self._functions: dict[Any, _WorkerFunction] = {}
+        self._functions: dict[Any, WorkerFunction] = {}
         self._latest: Logs | None = None
-        self._feed: Feed | None = None
+        self._data: Any = None
+        #: Executions with data that landed and that Keras hasn't been told of.
+        self._untold = 0
         record_results(model.metrics)
 
-    def __call__(self, feed: Any) -> Logs:
+    def __call__(self, data: Any) -> Logs:
         """Begin one execution; raises StopIteration when the data is at its end and all have landed."""
-        if not isinstance(feed, Feed):
-            return self._on_batch(next(feed))
+        if not isinstance(data, (Feed, WorkerPass)):
+            return self._on_batch(next(data))
         if self._training and hooks.is_first_of_fit(self._model, "step"):
             self._strategy.check_before_steps(self._model)
+        if data is not self._data or not len(self._flights):
+            self._data, self._latest, self._untold = data, None, 0
+        if isinstance(data, WorkerPass) and not data.is_measured:
+            return self._next_found(data)
         try:
-            batches = feed.take(self._steps)
+            self._begin(data)
         except StopIteration:
             self._flights.take_all()
             raise
-        if feed is not self._feed or not len(self._flights):
-            self._feed, self._latest = feed, None
-        self._begin(batches, feed.spec)
         while self._latest is None or self._flights.is_full:
             self._flights.take_first()
         return self._latest
+
+    def _next_found(self, data: WorkerPass) -> Logs:
+        """Of data whose length nobody knows: Keras is told of an execution when it has landed with a step in it."""
+        while not self._untold:
+            while not (self._flights.is_full or data.has_ended or data.is_all_begun):
+                self._begin(data)
+            if not len(self._flights):
+                raise StopIteration
+            self._flights.take_first()
+        self._untold -= 1
+        return self._latest or {}
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`."""
         batch = _tensors(batch)
         self._latest = None
-        self._begin([batch], tf.nest.map_structure(_any_rows, batch))
+        self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
         return self._latest or {}
 
-    def _begin(self, batches: list[Any], spec: Any) -> None:
+    def _begin(self, data: Feed | WorkerPass) -> None:
+        if isinstance(data, Feed):
+            self._begin_batches(data.take(self._steps), data.spec)
+        else:
+            self._begin_lease(data.data, data.begin(self._steps))
+
+    def _begin_batches(self, batches: list[Any], spec: Any) -> None:
         key = (len(batches), str(spec))
         if key not in self._functions:
-            self._functions[key] = _WorkerFunction(self._strategy, self._model, self._step, spec, len(batches))
-        function = self._functions[key]
-        workers = self._strategy.worker_indices
+            made = WorkerFunction.of_batches(self._strategy, self._model, self._step, spec, len(batches))
+            self._functions[key] = made
+        function, workers = self._functions[key], self._strategy.worker_indices
         self._flights.begin(
             function.on_worker,
             lambda worker: (workers[worker], *batches),
             lambda result: self._landed(function, result),
         )
 
-    def _landed(self, function: _WorkerFunction, result: Any) -> None:
-        logs = function.absorb(result)
-        if self._latest is None:
-            self._latest = logs
-        else:
-            # The same object: Keras reads an epoch's logs from what the last call returned.
-            self._latest.update(logs)
+    def _begin_lease(self, data: Any, work: LeasedWork) -> None:
+        if data.name not in self._functions:
+            made = WorkerFunction.of_leases(self._strategy, self._model, self._step, data, self._steps)
+            self._functions[data.name] = made
+        function, workers = self._functions[data.name], self._strategy.worker_indices
 
+        def arguments(worker: int) -> tuple[Any, Any] | None:
+            message = work.message(worker)
+            return None if message is None else (workers[worker], compat.on_chief(message))
 
-class _WorkerFunction:
-    """Some of Keras' steps in one remote call, and what the chief does with its report."""
+        self._flights.begin(function.on_worker, arguments, lambda result: work.landed(self._landed(function, result)))
 
-    def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], spec: Any, steps: int) -> None:
-        self._strategy, self._model, self._step = strategy, model, step
-        self._logs, self._format = LogSources(), ReportFormat()
-        self._metrics = metrics_of(model)
-        self._updates: list[Updates] = []
-        self._moving = _moving_averages_of(model)
-        self._name = f"tfdist/metrics/{next(_numbers)}"
-        run = tf.autograph.experimental.do_not_convert(self._run)
-        with compat.tracing_for_workers(strategy):
-            self.on_worker = tf.function(run).get_concrete_function(_WORKER_SPEC, *[spec] * steps)
-        self._add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
-
-    def _run(self, worker: tf.Tensor, *batches: Any) -> tuple[tf.Tensor, list[list[tf.Tensor]]]:
-        """On a worker: the report, and arguments of metrics that the chief updates, a list a step."""
-        with on_worker(self._metrics.summed_variables, self._name) as totals:
-            others, arguments = self._one_step(worker, batches[0])
-            sent = [arguments]
-            if len(batches) > 1 and not self._metrics.updated:
-                others = self._remaining_steps(worker, batches, others)
-            elif self._metrics.updated:
-                for batch in batches[1:]:
-                    others, arguments = self._one_step(worker, batch)
-                    sent.append(arguments)
-            return self._format.pack([*others, *(total.read_value() for total in totals)]), sent
-
-    def _remaining_steps(self, worker: tf.Tensor, batches: tuple[Any, ...], others: Values) -> Values:
-        def body(i: tf.Tensor, _: Values) -> tuple[tf.Tensor, Values]:
-            batch = batches[1]
-            if len(batches) > 2:
-                batch = tf.switch_case(i - 1, [lambda one=one: one for one in batches[1:]])
-            return i + 1, self._one_step(worker, batch)[0]
-
-        return tf.while_loop(lambda i, _: i < len(batches), body, (tf.constant(1), others))[1]
-
-    def _one_step(self, worker: tf.Tensor, batch: Any) -> tuple[Values, list[tf.Tensor]]:
-        updates = Updates()
-
-        def replica_step(data: Any) -> Values:
-            scope, recording = hooks.step_scope(WorkerStep(worker)), updates.recording(self._metrics.updated)
-            with scope as step, recording, moving_averages(self._moving):
-                return self._logs.split(self._step(data), step.results)
-
-        others = self._strategy.run_on_worker(replica_step, batch)
-        self._updates.append(updates)
-        return others, updates.tensors
-
-    def absorb(self, result: tuple[tf.Tensor, list[list[tf.Tensor]]]) -> Logs:
-        """On the chief: logs of all data so far."""
-        report, sent = result
-        for updates, tensors in zip(self._updates, sent, strict=False):
-            updates.replay(tensors)
-        others, results = self._add(report)
-        return self._logs.merge(others, results)
-
-    def _add_report(self, report: tf.Tensor) -> tuple[Values, Values]:
-        values = self._format.unpack(report)
-        variables = self._metrics.summed_variables
-        others, sums = values[: len(values) - len(variables)], values[len(values) - len(variables) :]
-        for variable, value in zip(variables, sums, strict=True):
-            variable.value.assign_add(value)
-        return others, metric_results(self._logs.metrics)
+    def _landed(self, function: WorkerFunction, result: Any) -> int:
+        steps, logs = function.absorb(result)
+        if steps:
+            self._untold += 1
+            if self._latest is None:
+                self._latest = logs
+            else:
+                # The same object: Keras reads an epoch's logs from what the last call returned.
+                self._latest.update(logs)
+        return steps
 
 
 class PredictFunction:
@@ -221,12 +182,6 @@ class _Prediction:
 
     def landed(self, output: Any) -> None:
         self.output = output
-
-
-def _moving_averages_of(model: Any) -> list[Any]:
-    """What layers change by a part of it in each step, so that changes of several workers add up."""
-    layers = [one for one in flatten_layers(model) if isinstance(one, keras.layers.BatchNormalization) and one.built]
-    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
 
 
 def _tensors(batch: Any) -> Any:

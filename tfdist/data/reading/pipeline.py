@@ -65,7 +65,9 @@ class _Pipeline:
             batches = self._finished(batches)
         batches = self._handed_out(batches.prefetch(tf.data.AUTOTUNE))
         # The whole data set is left unmarked: a strategy takes it as global batches and cuts them.
-        return batches if self._reader.share.rule == "all" else mark_share(batches)
+        batches = batches if self._reader.share.rule == "all" else mark_share(batches)
+        calls.keep_whole(batches)
+        return batches
 
     def _call(self, name: str, inputs: list[Any], types: list[tf.DType], *, stateful: bool = False) -> Any:
         return py_functions.call(name, [tf.constant(self._key), *inputs], types, stateful=stateful)

@@ -20,14 +20,15 @@ from tfdist.errors import TfdistError
 if TYPE_CHECKING:
     from tfdist.data.reading.record_reader import RecordReader
 
-BEGIN, BEGUN, NOTE, END, RUNS, RECORDS, CAREFUL_RECORDS = (
-    f"data.{name}" for name in ("begin", "begun", "note", "end", "runs", "records", "careful_records")
+BEGIN, BEGUN, SEEK, NOTE, END, RUNS, RECORDS, CAREFUL_RECORDS = (
+    f"data.{name}" for name in ("begin", "begun", "seek", "note", "end", "runs", "records", "careful_records")
 )
 _ID_BYTES = 32
 
 _own: weakref.WeakValueDictionary[bytes, RecordReader] = weakref.WeakValueDictionary()
 _others: dict[bytes, RecordReader] = {}
 _of_datasets: weakref.WeakKeyDictionary[Any, RecordReader] = weakref.WeakKeyDictionary()
+_whole: weakref.WeakSet[Any] = weakref.WeakSet()
 _lock = threading.Lock()
 _last_error: list[TfdistError] = []
 
@@ -37,6 +38,21 @@ def add(reader: RecordReader) -> bytes:
     key = uuid.uuid4().hex.encode() + reader.options.to_json().encode()
     _own[key] = reader
     return key
+
+
+def key_of(reader: RecordReader) -> bytes:
+    """What a reader of this process is known by in others."""
+    return next(key for key, one in _own.items() if one is reader)
+
+
+def keep_whole(dataset: Any) -> None:
+    """Notes that a dataset is all that a reader reads, a step an element."""
+    _whole.add(dataset)
+
+
+def is_whole(dataset: Any) -> bool:
+    """Whether it is such a dataset."""
+    return dataset in _whole
 
 
 def keep(reader: RecordReader, dataset: Any) -> None:
@@ -82,6 +98,11 @@ def _reader(key: bytes) -> RecordReader:
 def _begin(key: bytes) -> list[Any]:
     epoch, step = _reader(key).position.begin()
     return [np.int64(epoch), np.int64(step)]
+
+
+def _seek(key: bytes, epoch: Any, step: Any) -> list[Any]:
+    _reader(key).position.move_to(int(epoch), int(step))
+    return [np.int64(0)]
 
 
 def _end(key: bytes) -> list[Any]:
@@ -131,7 +152,7 @@ def _bytes_array(values: list[bytes]) -> np.ndarray:
 for _name, _function in (
     (BEGIN, _begin),
     (BEGUN, _begun),
-    (NOTE, _note),
+    (SEEK, _seek),
     (END, _end),
     (NOTE, _note),
     (RUNS, _runs),

@@ -1,0 +1,175 @@
+"""Datasets that other processes read: as text, with seeds of their own for each pass, in iterators that have names.
+
+Upstream: a dataset can be serialized, but one that shuffles without a seed then has another order in each process; the
+coordinator's per-worker iterators can't be told where to begin, and are made anew when any worker starts anew.
+Here: the seeds in the text are put in when a pass begins, the same in every process; iterators are found by name in the
+process, which keeps them between calls.
+Seen in TensorFlow 2.21. Can go when a dataset can be given seeds from outside and an iterator a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.data.ops import dataset_ops, iterator_ops, prefetch_op
+from tensorflow.python.data.util import structure
+
+from tfdist._compat import tensorflow_py_functions as py_functions
+
+#: Their state is in the process that made them.
+_PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
+#: Datasets of random elements, and shuffles of whole tensors: each process would have its own.
+_UNSEEDED_OPS = {"RandomDataset", "RandomDatasetV2", "RandomShuffle"}
+_SHUFFLES = {"ShuffleDatasetV3": (2, 3), "ShuffleAndRepeatDatasetV2": (2, 3)}
+_ONE_TO_ONE = (dataset_ops._OptionsDataset, prefetch_op._PrefetchDataset)
+_MARK = b"\xfdtfdist\xfe"
+
+
+@dataclass(frozen=True)
+class DatasetText:
+    """A dataset in a form that any process can read.
+
+    Attributes:
+        pieces: Its graph, cut where seeds go.
+        epoch_matters: Of each seed, whether it changes from pass to pass.
+        given: The seed that the user gave, or 0.
+        spec: Of an element.
+    """
+
+    pieces: tuple[bytes, ...]
+    epoch_matters: tuple[bool, ...]
+    given: tuple[int, ...]
+    spec: Any
+
+    def seeds(self, job_seed: int, epoch: int) -> bytes:
+        """What goes between the pieces in a pass, 8 bytes each."""
+        values = (
+            (one + job_seed + (epoch * 0x9E3779B9 if matters else 0)) % 2**62 + 1
+            for one, matters in zip(self.given, self.epoch_matters, strict=True)
+        )
+        return b"".join(value.to_bytes(8, "little") for value in values)
+
+    def open(self, seeds: tf.Tensor) -> tf.data.Dataset:
+        """The dataset, in a graph that runs in any process; `seeds` is a string scalar."""
+        parts: list[Any] = [self.pieces[0]]
+        for index, piece in enumerate(self.pieces[1:]):
+            parts += [tf.strings.substr(seeds, 8 * index, 8), piece]
+        # Nothing of what is only known at run time, or TensorFlow would fold the dataset to a constant, which fails.
+        parts.append(tf.strings.substr(seeds, 0, 0))
+        variant = tf.raw_ops.DatasetFromGraph(graph_def=tf.strings.join(parts))
+        return tf.data.experimental.from_variant(variant, self.spec)
+
+
+class NotReadableElsewhere(ValueError):
+    """A dataset that only the process which made it can read; the text says why."""
+
+
+def to_text(dataset: tf.data.Dataset, max_bytes: int) -> DatasetText:
+    """The dataset as text.
+
+    Raises:
+        NotReadableElsewhere: it calls Python, needs what lies in this process's memory, or is larger than max_bytes.
+    """
+    try:
+        text = tf.raw_ops.DatasetToGraphV2(
+            input_dataset=dataset._variant_tensor, external_state_policy=1, strip_device_assignment=True
+        ).numpy()
+    except tf.errors.OpError as error:
+        raise NotReadableElsewhere(f"TensorFlow cannot serialize it ({error.message})") from error
+    if len(text) > max_bytes:
+        raise NotReadableElsewhere(f"its description has {len(text)} bytes, for it holds data")
+    graph = tf.compat.v1.GraphDef.FromString(text)
+    _check(graph)
+    given, matters = _mark_seeds(graph)
+    pieces = tuple(graph.SerializeToString(deterministic=True).split(_MARK))
+    return DatasetText(pieces, tuple(matters), tuple(given), dataset.element_spec)
+
+
+def _check(graph: Any) -> None:
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    for node in nodes:
+        if node.op in _PYTHON_OPS and not py_functions.is_registered_token(_text(node, "token")):
+            raise NotReadableElsewhere("it calls Python functions")
+        if node.op in _UNSEEDED_OPS:
+            raise NotReadableElsewhere(f"{node.op} gives other values in each process")
+        if _text(node, "deterministic") == b"false":
+            raise NotReadableElsewhere(f"{node.op} with deterministic=False has another order in each process")
+    by_name = {node.name: node for node in graph.node}
+    for node in graph.node:
+        for name in node.input:
+            source = by_name.get(name.split(":")[0].lstrip("^"))
+            is_resource = source is not None and source.op == "Const" and _dtype(source) == tf.resource
+            if is_resource and node.op not in _SHUFFLES and "Shuffle" not in node.op:
+                raise NotReadableElsewhere(f"{node.op} uses a table or variable of this process")
+
+
+def _text(node: Any, attribute: str) -> bytes:
+    # Asking for an attribute that isn't there would add it.
+    return node.attr[attribute].s if attribute in node.attr else b""
+
+
+def _dtype(node: Any) -> tf.DType:
+    return tf.as_dtype(node.attr["dtype"].type)
+
+
+def _mark_seeds(graph: Any) -> tuple[list[int], list[bool]]:
+    """Puts a mark in place of each seed; returns the seeds in the text's order, and whether passes differ in them."""
+    constants = {node.name: node for node in graph.node if node.op == "Const"}
+    marked: dict[str, tuple[int, bool]] = {}
+    for node in list(graph.node):
+        for place in _SHUFFLES.get(node.op, ()):
+            source = constants[node.input[place]]
+            seed = int(tf.make_ndarray(source.attr["value"].tensor))
+            # A name of its own: equal constants may be one node.
+            marked[_replace_with_mark(graph, node, place)] = seed, node.attr["reshuffle_each_iteration"].b
+    in_order = [marked[node.name] for node in graph.node if node.name in marked]
+    return [seed for seed, _ in in_order], [matters for _, matters in in_order]
+
+
+def _replace_with_mark(graph: Any, node: Any, place: int) -> str:
+    name = f"tfdist_seed/{node.name}/{place}".replace("/_", "/")
+    mark = graph.node.add(name=name, op="Const")
+    mark.attr["dtype"].type = tf.int64.as_datatype_enum
+    mark.attr["value"].tensor.dtype = tf.int64.as_datatype_enum
+    mark.attr["value"].tensor.tensor_content = _MARK
+    node.input[place] = name
+    return name
+
+
+def is_one_to_one(dataset: tf.data.Dataset, is_origin: Callable[[Any], bool]) -> bool:
+    """Whether a dataset's n-th element is made of the origin's n-th."""
+    while not is_origin(dataset):
+        is_map = type(dataset).__name__ in ("_MapDataset", "_ParallelMapDataset")
+        if not is_map and not isinstance(dataset, _ONE_TO_ONE):
+            return False
+        (dataset,) = dataset._inputs()
+    return True
+
+
+class NamedIterator:
+    """An iterator in the process that runs the graph, kept under a name between runs.
+
+    Args:
+        name: Of the iterator.
+        spec: Of an element.
+    """
+
+    def __init__(self, name: str, spec: Any) -> None:
+        self._handle = tf.raw_ops.IteratorV2(
+            shared_name=name,
+            container="",
+            output_types=structure.get_flat_tensor_types(spec),
+            output_shapes=structure.get_flat_tensor_shapes(spec),
+        )
+        self._iterator = iterator_ops.OwnedIterator(components=[self._handle], element_spec=spec)
+
+    def begin(self, dataset: tf.data.Dataset) -> tf.Operation:
+        """Let it go through a dataset from its beginning."""
+        return tf.raw_ops.MakeIterator(dataset=dataset._variant_tensor, iterator=self._handle)
+
+    def next(self) -> tf.experimental.Optional:
+        """The next element, if there is one."""
+        return self._iterator.get_next_as_optional()

@@ -1,0 +1,100 @@
+"""Who makes which steps of a pass over data that workers read themselves.
+
+A lease is asked for when a worker is about to begin an execution, and stays with that execution if the worker fails, so
+every step of a pass is leased once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple, Protocol
+
+# Executions. Beginning elsewhere costs about as much as a few of them.
+_WORTH_TAKING = 8
+
+
+class Lease(NamedTuple):
+    """Steps `first` to `first + count - 1` of a pass."""
+
+    first: int
+    count: int
+
+
+class Dealer(Protocol):
+    """Deals out a pass's steps."""
+
+    def deal(self, worker: int) -> Lease | None:
+        """Steps for a worker's next execution, or None if another worker had better make it.
+
+        It gives as many leases as there are executions.
+        """
+
+
+class InOrder:
+    """For data that is read from front to back: the next steps, whoever asks.
+
+    Each worker skips what the others were given, so it never goes back.
+
+    Args:
+        num_steps: Of the pass; None if nobody knows.
+        count: Steps of an execution.
+    """
+
+    def __init__(self, num_steps: int | None, count: int) -> None:
+        self._num_steps, self._count = num_steps, count
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def deal(self, worker: int) -> Lease:
+        """See `Dealer`."""
+        with self._lock:
+            first = self._next
+            self._next += self._count
+        left = self._count if self._num_steps is None else self._num_steps - first
+        return Lease(first, max(0, min(self._count, left)))
+
+
+class Ranges:
+    """For data that can be read from anywhere: each worker has a range of its own, read from front to back.
+
+    A worker at the end of its range takes the second half of the longest one that is left. To begin there takes it some
+    time, so it leaves a short rest to its owner, unless that one has not come for more in a while.
+
+    Args:
+        num_steps: Of the pass.
+        count: Steps of an execution.
+        workers: How many there are.
+        patience_seconds: How long an owner may be away.
+    """
+
+    def __init__(self, num_steps: int, count: int, workers: int, patience_seconds: float = 1.0) -> None:
+        self._num_steps, self._count, self._patience_seconds = num_steps, count, patience_seconds
+        executions = -(-num_steps // count)
+        bounds = [executions * worker // workers for worker in range(workers + 1)]
+        self._ranges = [[bounds[worker], bounds[worker + 1]] for worker in range(workers)]
+        self._came = [time.monotonic()] * workers
+        self._lock = threading.Lock()
+
+    def deal(self, worker: int) -> Lease | None:
+        """See `Dealer`."""
+        with self._lock:
+            self._came[worker] = time.monotonic()
+            own = self._ranges[worker]
+            if own[0] == own[1] and not self._take_over(own):
+                return None
+            first = own[0] * self._count
+            own[0] += 1
+        return Lease(first, max(0, min(self._count, self._num_steps - first)))
+
+    def _take_over(self, own: list[int]) -> bool:
+        sizes = [end - begin for begin, end in self._ranges]
+        owner = sizes.index(max(sizes))
+        away_seconds = time.monotonic() - self._came[owner]
+        if sizes[owner] < _WORTH_TAKING and away_seconds < self._patience_seconds:
+            return False
+        begin, end = self._ranges[owner]
+        middle = (begin + end) // 2
+        self._ranges[owner][1] = middle
+        own[:] = [middle, end]
+        return True

@@ -1,0 +1,155 @@
+"""Data that workers read themselves, each what it is leased, so that no example passes through the chief.
+
+For what any process can read: TFRecord files of tfdist.data, and every tf.data graph without Python in it. Which steps
+a worker reads is dealt out by the chief (dealing.py); how a worker finds them is in worker_reading.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfdist._compat.tensorflow_worker_datasets import DatasetText, is_one_to_one, to_text
+from tfdist.coordination.dealing import Dealer, InOrder, Lease, Ranges
+from tfdist.coordination.feeding import Feed
+from tfdist.data.reading.reader_calls import is_whole, key_of, readers_of
+
+#: Of the description of a dataset; more is data, which the chief sends where it's needed.
+MAX_TEXT_BYTES = 16 << 20
+
+_numbers = itertools.count()
+
+
+class WorkerData:
+    """What Keras holds in place of a distributed dataset.
+
+    Args:
+        dataset: Describes what is read; the chief reads none of it.
+        workers: How many there are.
+        seed: Of shuffles that were given none.
+        on_pass: Called with each new pass.
+
+    Raises:
+        NotReadableElsewhere: it can't be read by workers.
+    """
+
+    def __init__(
+        self, dataset: tf.data.Dataset, workers: int, seed: int, on_pass: Callable[[WorkerPass], None]
+    ) -> None:
+        self.dataset, self.workers, self.seed, self._on_pass = dataset, workers, seed, on_pass
+        self.text: DatasetText = to_text(dataset, MAX_TEXT_BYTES)
+        self.name = f"tfdist/data/{next(_numbers)}"
+        self.reader_keys = [key_of(reader) for reader in readers_of(dataset)]
+        cardinality = int(dataset.cardinality())
+        self.num_steps = cardinality if cardinality >= 0 else None
+        self.is_endless = cardinality == tf.data.INFINITE_CARDINALITY
+        #: Whether reading can begin at any step at once.
+        self.is_indexed = len(self.reader_keys) == 1 and is_one_to_one(dataset, is_whole)
+        #: As the user told Keras.
+        self.steps_per_epoch: int | None = None
+        self._passes = itertools.count()
+
+    @property
+    def element_spec(self) -> Any:
+        """Of a batch."""
+        return self.text.spec
+
+    def __iter__(self) -> WorkerPass:
+        new = WorkerPass(self, next(self._passes))
+        self._on_pass(new)
+        return new
+
+
+class WorkerPass:
+    """One pass over the data.
+
+    Args:
+        data: What is read.
+        epoch: Which pass it is.
+    """
+
+    def __init__(self, data: WorkerData, epoch: int) -> None:
+        self.data, self.epoch = data, epoch
+        self.has_ended = False
+        #: Steps that may begin until `end_epoch`; None for all that there are.
+        self._left: int | None = data.steps_per_epoch
+        self._begun = 0
+        self._dealer: Dealer | None = None
+
+    def __iter__(self) -> WorkerPass:
+        return self
+
+    def __next__(self) -> Any:
+        """What the chief reads itself, for `predict`, whose outputs it needs in order."""
+        return next(self.read_by_chief)
+
+    @functools.cached_property
+    def read_by_chief(self) -> Feed:
+        """The pass as the chief reads it."""
+        return Feed(self.data.dataset)
+
+    @property
+    def is_all_begun(self) -> bool:
+        """Whether as many steps have begun as Keras wants of this epoch."""
+        return self._left is not None and self._left <= 0
+
+    def end_epoch(self) -> None:
+        """Keras goes on to the next epoch, in the same pass."""
+        self._left = self.data.steps_per_epoch
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it's known beforehand if there is a next step."""
+        return self.data.num_steps is not None or self.data.is_endless
+
+    def begin(self, count: int) -> LeasedWork:
+        """The next execution's work.
+
+        Raises:
+            StopIteration: there is none.
+        """
+        if self._dealer is None:
+            self._dealer = self._make_dealer(count)
+        if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
+            raise StopIteration
+        self._begun += count
+        if self._left is not None:
+            self._left -= count
+        return LeasedWork(self, self._dealer)
+
+    def _make_dealer(self, count: int) -> Dealer:
+        if self.data.is_indexed and self.data.num_steps is not None:
+            return Ranges(self.data.num_steps, count, self.data.workers)
+        return InOrder(self.data.num_steps, count)
+
+
+class LeasedWork:
+    """What an execution reads, decided when a worker begins it."""
+
+    def __init__(self, of_pass: WorkerPass, dealer: Dealer) -> None:
+        self._pass, self._dealer = of_pass, dealer
+        self.lease: Lease | None = None
+        self._lock = threading.Lock()
+
+    def message(self, worker: int) -> bytes | None:
+        """What the worker is told: pass, first step, number of steps, each int64; then seeds.
+
+        None if another worker had better make these steps.
+        """
+        with self._lock:
+            self.lease = self.lease or self._dealer.deal(worker)
+        if self.lease is None:
+            return None
+        numbers = np.array([self._pass.epoch, *self.lease], "<i8").tobytes()
+        return numbers + self._pass.data.text.seeds(self._pass.data.seed, self._pass.epoch)
+
+    def landed(self, steps: int) -> None:
+        """How many steps the worker found."""
+        if self.lease is not None and steps < self.lease.count:
+            self._pass.has_ended = True

@@ -1,0 +1,72 @@
+"""How a worker finds the steps that it was leased: in an iterator that it keeps between executions.
+
+where the iterator is                      what is done
+at the leased step                         nothing
+before it, in the same pass                steps in between, which others were leased, are skipped
+elsewhere, or nowhere in a new process     the pass is opened anew, at the step if the data is indexed
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._compat import tensorflow_py_functions as py_functions
+from tfdist._compat.keras_worker_variables import named_variable
+from tfdist._compat.tensorflow_worker_datasets import NamedIterator
+from tfdist.coordination.worker_data import WorkerData
+from tfdist.data.reading.reader_calls import SEEK
+
+_NUMBERS_BYTES = 24
+
+
+class WorkerReading:
+    """Reads one lease; made while a worker's function is traced.
+
+    Args:
+        data: What is read.
+        message: `LeasedWork.message`, a string scalar.
+    """
+
+    def __init__(self, data: WorkerData, message: tf.Tensor) -> None:
+        self._data = data
+        numbers = tf.io.decode_raw(tf.strings.substr(message, 0, _NUMBERS_BYTES), tf.int64)
+        self._epoch, self._first, self.count = (numbers[i] for i in range(3))
+        self._seeds = tf.strings.substr(message, _NUMBERS_BYTES, -1)
+        self._iterator = NamedIterator(data.name, data.element_spec)
+        #: Pass and step that the iterator is at, and whether it is there at all.
+        self._at = named_variable([2], tf.int64, f"{data.name}/at")
+        self._go_to_first()
+
+    def next(self) -> tf.experimental.Optional:
+        """The next batch, if there is one."""
+        return self._iterator.next()
+
+    def end(self, steps: tf.Tensor) -> None:
+        """Note how many steps were taken."""
+        self._at.assign(tf.stack([self._epoch, self._first + tf.cast(steps, tf.int64)]), read_value=False)
+
+    def _go_to_first(self) -> None:
+        known = tf.raw_ops.VarIsInitializedOp(resource=self._at.handle)
+        at = tf.cond(known, self._at.read_value, lambda: tf.constant([-1, -1], tf.int64))
+        is_here = tf.logical_and(at[0] == self._epoch, at[1] == self._first)
+        if not self._data.is_indexed:
+            is_behind = tf.logical_or(at[0] != self._epoch, at[1] > self._first)
+            tf.cond(is_behind, self._open, lambda: tf.no_op())
+            self._skip(self._first - tf.where(is_behind, tf.zeros([], tf.int64), at[1]))
+        else:
+            tf.cond(is_here, lambda: tf.no_op(), self._open)
+
+    def _open(self) -> Any:
+        first = self._first if self._data.is_indexed else tf.zeros([], tf.int64)
+        for key in self._data.reader_keys:
+            py_functions.call(SEEK, [tf.constant(key), self._epoch, first], [tf.int64], stateful=True)
+        return self._iterator.begin(self._data.text.open(self._seeds))
+
+    def _skip(self, steps: tf.Tensor) -> None:
+        def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return i + 1, self._iterator.next().has_value()
+
+        start = (tf.zeros([], tf.int64), tf.constant(True))
+        tf.while_loop(lambda i, goes_on: tf.logical_and(i < steps, goes_on), body, start)

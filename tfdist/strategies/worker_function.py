@@ -1,0 +1,201 @@
+"""Keras' train or test steps in one call to a worker, and what the chief does with its report.
+
+on the worker: batches, sent along or read there -> for each, Keras' step on variables of the ps, with metrics in
+variables of the worker's own -> one report: steps made, logs, what the metrics' variables have become
+on the chief: report -> added to the metrics' variables -> logs
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from tfdist._compat import hooks
+from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat.keras_trainer import flatten_layers
+from tfdist._compat.keras_worker_variables import moving_averages, on_worker
+from tfdist.coordination.metrics import Updates, metrics_of
+from tfdist.coordination.reports import ReportFormat
+from tfdist.coordination.worker_data import WorkerData
+from tfdist.coordination.worker_reading import WorkerReading
+from tfdist.coordination.worker_step import WorkerStep
+from tfdist.strategies.logs import Logs, LogSources, Values, metric_results
+
+_numbers = itertools.count()
+_WORKER_SPEC = tf.TensorSpec([], tf.int32)
+
+Step = Callable[[Any], Any]
+
+
+class Landed(NamedTuple):
+    """What came of an execution: its steps, fewer where the data ended, and the logs of all data so far."""
+
+    steps: int
+    logs: Logs
+
+
+class WorkerFunction:
+    """A function for workers; made by `of_batches` or `of_leases`.
+
+    Args:
+        strategy: ParameterServerStrategy.
+        model: a compiled Keras model.
+        step: its train_step or test_step.
+        spec: of a batch.
+    """
+
+    #: The concrete function: of the worker's index, and of batches or a lease's message.
+    on_worker: Any
+
+    def __init__(self, strategy: Any, model: Any, step: Step, spec: Any) -> None:
+        self._strategy, self._model, self._step, self._spec = strategy, model, step, spec
+        self._logs, self._format, self._updates = LogSources(), ReportFormat(), Updates()
+        self._metrics = metrics_of(model)
+        self._moving = _moving_averages_of(model)
+        self._name = f"tfdist/metrics/{next(_numbers)}"
+        self._add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
+
+    @classmethod
+    def of_batches(cls, strategy: Any, model: Any, step: Step, spec: Any, steps: int) -> WorkerFunction:
+        """For batches that are sent along, `steps` at a time."""
+        made = cls(strategy, model, step, spec)
+
+        def run(worker: tf.Tensor, *batches: Any) -> Any:
+            return made._report(worker, lambda one: _sent_steps(one, list(batches)))
+
+        made._trace(run, [spec] * steps)
+        return made
+
+    @classmethod
+    def of_leases(cls, strategy: Any, model: Any, step: Step, data: WorkerData, steps: int) -> WorkerFunction:
+        """For data that the worker reads, up to `steps` at a time."""
+        made = cls(strategy, model, step, data.element_spec)
+
+        def run(worker: tf.Tensor, message: tf.Tensor) -> Any:
+            return made._report(worker, lambda one: _leased_steps(one, WorkerReading(data, message), steps))
+
+        made._trace(run, [tf.TensorSpec([], tf.string)])
+        return made
+
+    def _trace(self, run: Callable[..., Any], specs: list[Any]) -> None:
+        function = tf.function(tf.autograph.experimental.do_not_convert(run))
+        with compat.tracing_for_workers(self._strategy):
+            self.on_worker = function.get_concrete_function(_WORKER_SPEC, *specs)
+
+    def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
+        """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
+        with on_worker(self._metrics.summed_variables, self._name) as totals:
+            one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
+            traced = one.get_concrete_function(worker, self._spec)
+            sends = bool(self._metrics.updated)
+            steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends))
+            values = [steps.done, *steps.others, *(total.read_value() for total in totals)]
+            return self._format.pack(values), steps.sent if sends else []
+
+    def _one_step(self, worker: tf.Tensor, batch: Any) -> tuple[Values, Values]:
+        def replica_step(data: Any) -> Values:
+            scope, recording = hooks.step_scope(WorkerStep(worker)), self._updates.recording(self._metrics.updated)
+            with scope as step, recording, moving_averages(self._moving):
+                return self._logs.split(self._step(data), step.results)
+
+        others = self._strategy.run_on_worker(replica_step, batch)
+        return [tf.convert_to_tensor(value) for value in others], self._updates.tensors
+
+    def absorb(self, result: tuple[tf.Tensor, list[list[tf.Tensor]]]) -> Landed:
+        """On the chief: add a report to the metrics."""
+        report, sent = result
+        steps, others, results = self._add(report)
+        steps = int(steps)
+        for tensors in sent[:steps]:
+            self._updates.replay(tensors)
+        if sent:
+            results = metric_results(self._logs.metrics)
+        return Landed(steps, self._logs.merge(others, results))
+
+    def _add_report(self, report: tf.Tensor) -> tuple[tf.Tensor, Values, Values]:
+        steps, *values = self._format.unpack(report)
+        variables = self._metrics.summed_variables
+        others, sums = values[: len(values) - len(variables)], values[len(values) - len(variables) :]
+        for variable, value in zip(variables, sums, strict=True):
+            variable.value.assign_add(value)
+        return steps, others, [] if self._metrics.updated else metric_results(self._logs.metrics)
+
+
+class OneStep(NamedTuple):
+    """Keras' step on a batch: what it returns, what that looks like, and whether the second part is sent step by step.
+
+    What it returns: logs that are no metrics' results, and arguments of metrics that the chief updates.
+    """
+
+    call: Callable[[Any], tuple[Values, Values]]
+    outputs: tuple[Values, Values]
+    sends: bool
+
+    @property
+    def nothing(self) -> tuple[Values, Values]:
+        """Stands for what a step that isn't made returns."""
+        return tf.nest.map_structure(_zeros, self.outputs)
+
+
+class Steps(NamedTuple):
+    """Of an execution: how many were made, the last one's logs, and each one's arguments of metrics."""
+
+    done: tf.Tensor
+    others: Values
+    sent: list[Values]
+
+
+def _sent_steps(one: OneStep, batches: list[Any]) -> Steps:
+    if len(batches) == 1 or one.sends:
+        outputs = [one.call(batch) for batch in batches]
+        return Steps(tf.constant(len(batches)), outputs[-1][0], [tensors for _, tensors in outputs])
+
+    def body(i: tf.Tensor, _: Values) -> tuple[tf.Tensor, Values]:
+        batch = tf.switch_case(i, [lambda batch=batch: batch for batch in batches])
+        return i + 1, one.call(batch)[0]
+
+    return Steps(*tf.while_loop(lambda i, _: i < len(batches), body, (tf.constant(0), one.nothing[0])), [])
+
+
+def _leased_steps(one: OneStep, reading: WorkerReading, most: int) -> Steps:
+    def next_step(done: tf.Tensor, others: Values) -> tuple[tf.Tensor, Values, Values]:
+        batch = reading.next()
+
+        def make() -> tuple[tf.Tensor, Values, Values]:
+            return done + 1, *one.call(batch.get_value())
+
+        return tf.cond(batch.has_value(), make, lambda: (done, others, one.nothing[1]))
+
+    def body(i: tf.Tensor, done: tf.Tensor, others: Values) -> tuple[tf.Tensor, tf.Tensor, Values]:
+        return i + 1, *next_step(done, others)[:2]
+
+    def is_wanted(i: Any, done: tf.Tensor, _: Values = ()) -> tf.Tensor:
+        return tf.logical_and(tf.cast(i, tf.int64) < reading.count, tf.equal(i, done))
+
+    done, others, sent = tf.constant(0), one.nothing[0], []
+    if most == 1 or one.sends:
+        for i in range(most):
+            state = done, others
+            done, others, tensors = tf.cond(
+                is_wanted(i, done), lambda state=state: next_step(*state), lambda state=state: (*state, one.nothing[1])
+            )
+            sent.append(tensors)
+    else:
+        _, done, others = tf.while_loop(is_wanted, body, (tf.constant(0), done, others))
+    reading.end(done)
+    return Steps(done, others, sent)
+
+
+def _zeros(tensor: tf.Tensor) -> tf.Tensor:
+    zeros = tf.zeros([size or 0 for size in tensor.shape], tensor.dtype)
+    return tf.ensure_shape(tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=tensor.shape), tensor.shape)
+
+
+def _moving_averages_of(model: Any) -> list[Any]:
+    """What layers change by a part of it in each step, so that changes of several workers add up."""
+    layers = [one for one in flatten_layers(model) if isinstance(one, keras.layers.BatchNormalization) and one.built]
+    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
