@@ -17,6 +17,10 @@ class WorkersDisagreeError(TfdistError, RuntimeError):
     """Workers of one job run different code, data or weights."""
 
 
+class TaskLostError(TfdistError, RuntimeError):
+    """A task that the job can't go on without has ended; the message names it."""
+
+
 class LaunchError(TfdistError, ValueError):
     """A job can't be launched as asked; the message names the option, the value and the fix."""
 

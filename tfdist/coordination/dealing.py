@@ -15,10 +15,10 @@ _WORTH_TAKING = 8
 
 
 class Lease(NamedTuple):
-    """Steps `first` to `first + count - 1` of a pass."""
+    """Steps `first` to `first + steps - 1` of a pass."""
 
     first: int
-    count: int
+    steps: int
 
 
 class Dealer(Protocol):

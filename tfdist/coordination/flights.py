@@ -7,14 +7,17 @@ variables may then have happened twice, its result is taken once.
 from __future__ import annotations
 
 import collections
+import contextlib
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist.cluster import Cluster
+from tfdist.coordination.faults import explained
 
 #: How often it's looked whether the job has failed while a result is waited for.
 _LOOK_EVERY_SECONDS = 0.2
@@ -37,7 +40,7 @@ class Flight:
         self,
         function: Any,
         arguments: Callable[[int], Any],
-        on_result: Callable[[Any], None],
+        on_result: Callable[[Any], object],
         landed: queue.SimpleQueue[Flight],
         again: Callable[[Flight], None],
     ) -> None:
@@ -68,11 +71,12 @@ class Flights:
 
     Args:
         coordinator: TensorFlow's ClusterCoordinator.
+        cluster: Of the job.
         limit: How many may be in flight.
     """
 
-    def __init__(self, coordinator: Any, limit: int) -> None:
-        self._coordinator, self.limit = coordinator, limit
+    def __init__(self, coordinator: Any, cluster: Cluster, limit: int) -> None:
+        self._coordinator, self._cluster, self.limit = coordinator, cluster, limit
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._in_order: collections.deque[Flight] = collections.deque()
 
@@ -84,12 +88,13 @@ class Flights:
         """Whether one has to land before the next may begin."""
         return len(self._in_order) >= self.limit
 
-    def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], None]) -> None:
+    def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object]) -> None:
         """Hand one to the coordinator; see `Flight`."""
         function = compat.cancelable(self._coordinator, function)
         flight = Flight(function, arguments, on_result, self._landed, self._schedule)
         self._in_order.append(flight)
-        self._schedule(flight)
+        with self._failing():
+            self._schedule(flight)
 
     def _schedule(self, flight: Flight) -> None:
         compat.schedule(self._coordinator, flight.run)
@@ -120,4 +125,15 @@ class Flights:
                 self._landed.get(timeout=_LOOK_EVERY_SECONDS)
                 return
             except queue.Empty:
-                self._coordinator.done()
+                with self._failing():
+                    self._coordinator.done()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """When the job has failed nothing is in flight any more."""
+        try:
+            with explained(self._cluster):
+                yield
+        except Exception:
+            self._in_order.clear()
+            raise

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import socket
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ import tensorflow as tf
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist.cluster import Address, Cluster, Task
 from tfdist.cluster.server import start_server
+from tfdist.coordination.faults import listens
 from tfdist.data.reading import reader_calls  # noqa: F401 # what graphs of data sets call in this process
 from tfdist.log import logger
 
@@ -55,7 +55,7 @@ def _wait(chief: Address) -> int:
             logger.info("the chief is done" if code == 0 else "the chief has failed")
             return code
         now = time.monotonic()
-        if _listens(chief):
+        if listens(chief):
             has_listened, listened = True, now
         elif has_listened and now - listened > GONE_SECONDS:
             logger.error("the chief at %s is gone: it has not listened for %.0f s", chief, now - listened)
@@ -63,14 +63,6 @@ def _wait(chief: Address) -> int:
         elif not has_listened and now - said > _SAY_EVERY_SECONDS:
             said = now
             logger.warning("still waiting for the chief at %s, for %.0f s", chief, now - begun)
-
-
-def _listens(address: Address) -> bool:
-    try:
-        socket.create_connection((address.host, address.port), timeout=_LOOK_EVERY_SECONDS).close()
-    except OSError:
-        return False
-    return True
 
 
 def _end(code: np.ndarray) -> list[np.ndarray]:
@@ -84,7 +76,7 @@ py_functions.register(_END, _end)
 def tell_end(cluster: Cluster) -> None:
     """Called on the chief when the process ends: tells the tasks, as far as they are there."""
     code = 1 if hasattr(sys, "last_type") else 0
-    tasks = [task for task, address in cluster.peers.items() if _listens(Address.parse(address))]
+    tasks = [task for task, address in cluster.peers.items() if listens(Address.parse(address))]
     threads = [threading.Thread(target=_tell, args=(task, code), daemon=True) for task in tasks]
     for thread in threads:
         thread.start()

@@ -151,5 +151,5 @@ class LeasedWork:
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""
-        if self.lease is not None and steps < self.lease.count:
+        if self.lease is not None and steps < self.lease.steps:
             self._pass.has_ended = True

@@ -80,13 +80,14 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         compat.place_variables(self)
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         workers = len(described.addresses("worker"))
-        self.flights = Flights(coordinator, max_in_flight or _IN_FLIGHT_PER_WORKER * workers)
+        self.flights = Flights(coordinator, described, max_in_flight or _IN_FLIGHT_PER_WORKER * workers)
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         self._pass: Feed | WorkerPass | None = None
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
-        self._seed = random.SystemRandom().randrange(2**31) if global_seed() is None else global_seed()
+        seed = global_seed()
+        self._seed = random.SystemRandom().randrange(2**31) if seed is None else seed
         atexit.register(tell_end, described)
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:

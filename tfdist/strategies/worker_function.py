@@ -158,7 +158,8 @@ def _sent_steps(one: OneStep, batches: list[Any]) -> Steps:
         batch = tf.switch_case(i, [lambda batch=batch: batch for batch in batches])
         return i + 1, one.call(batch)[0]
 
-    return Steps(*tf.while_loop(lambda i, _: i < len(batches), body, (tf.constant(0), one.nothing[0])), [])
+    done, others = tf.while_loop(lambda i, _: i < len(batches), body, (tf.constant(0), one.nothing[0]))
+    return Steps(done, others, [])
 
 
 def _leased_steps(one: OneStep, reading: WorkerReading, most: int) -> Steps:
@@ -173,7 +174,7 @@ def _leased_steps(one: OneStep, reading: WorkerReading, most: int) -> Steps:
     def body(i: tf.Tensor, done: tf.Tensor, others: Values) -> tuple[tf.Tensor, tf.Tensor, Values]:
         return i + 1, *next_step(done, others)[:2]
 
-    def is_wanted(i: Any, done: tf.Tensor, _: Values = ()) -> tf.Tensor:
+    def is_wanted(i: Any, done: tf.Tensor, *_: Values) -> tf.Tensor:
         return tf.logical_and(tf.cast(i, tf.int64) < reading.count, tf.equal(i, done))
 
     done, others, sent = tf.constant(0), one.nothing[0], []
