@@ -25,7 +25,40 @@ _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset"}
 _UNSEEDED_OPS = {"RandomDataset", "RandomDatasetV2", "RandomShuffle"}
 _SHUFFLES = {"ShuffleDatasetV3": (2, 3), "ShuffleAndRepeatDatasetV2": (2, 3)}
 _ONE_TO_ONE = (dataset_ops._OptionsDataset, prefetch_op._PrefetchDataset)
+_PHILOX = 1
 _MARK = b"\xfdtfdist\xfe"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Of one shuffle.
+
+    Attributes:
+        given: As upstream keeps them, 0 and 0 for none.
+        reshuffles: Whether passes differ.
+        in_graph: Whether the graph itself makes several passes, and reshuffles.
+    """
+
+    given: tuple[int, int]
+    reshuffles: bool
+    in_graph: bool
+
+    def of_pass(self, job_seed: int, number: int) -> tuple[int, int]:
+        """What a pass shuffles with; where a seed was given, that is what one device has.
+
+        Upstream's SeedGenerator takes two numbers for each pass from a Philox stream (Salmon et al., "Parallel random
+        numbers: as easy as 1, 2, 3", 2011), which gives four at a time.
+        """
+        given = self.given if any(self.given) else (job_seed + 1, job_seed + 1)
+        if not self.reshuffles or (self.in_graph and number == 0):
+            return given
+        key, stream = (tf.constant([one % 2**64], tf.uint64) for one in given)
+        counter = tf.concat([tf.constant([number // 2], tf.uint64), stream], 0)
+        four = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[4], key=key, counter=counter, dtype=tf.uint32, alg=_PHILOX
+        ).numpy()
+        first = number % 2 * 2
+        return int(four[first]), int(four[first + 1])
 
 
 @dataclass(frozen=True)
@@ -34,23 +67,19 @@ class DatasetText:
 
     Attributes:
         pieces: Its graph, cut where seeds go.
-        epoch_matters: Of each seed, whether it changes from pass to pass.
-        given: The seed that the user gave, or 0.
+        shuffles: Their seeds, in the order of the cuts, two cuts each.
         spec: Of an element.
     """
 
     pieces: tuple[bytes, ...]
-    epoch_matters: tuple[bool, ...]
-    given: tuple[int, ...]
+    shuffles: tuple[Seeds, ...]
     spec: Any
 
-    def seeds(self, job_seed: int, epoch: int) -> bytes:
+    def seeds(self, job_seed: int, number: int) -> bytes:
         """What goes between the pieces in a pass, 8 bytes each."""
-        values = (
-            (one + job_seed + (epoch * 0x9E3779B9 if matters else 0)) % 2**62 + 1
-            for one, matters in zip(self.given, self.epoch_matters, strict=True)
-        )
-        return b"".join(value.to_bytes(8, "little") for value in values)
+        with tf.device("CPU:0"):
+            values = [value for one in self.shuffles for value in one.of_pass(job_seed, number)]
+        return b"".join(value.to_bytes(8, "little", signed=True) for value in values)
 
     def open(self, seeds: tf.Tensor) -> tf.data.Dataset:
         """The dataset, in a graph that runs in any process; `seeds` is a string scalar."""
@@ -83,14 +112,17 @@ def to_text(dataset: tf.data.Dataset, max_bytes: int) -> DatasetText:
         raise NotReadableElsewhere(f"its description has {len(text)} bytes, for it holds data")
     graph = tf.compat.v1.GraphDef.FromString(text)
     _check(graph)
-    given, matters = _mark_seeds(graph)
+    shuffles = _mark_seeds(graph)
     pieces = tuple(graph.SerializeToString(deterministic=True).split(_MARK))
-    return DatasetText(pieces, tuple(matters), tuple(given), dataset.element_spec)
+    return DatasetText(pieces, tuple(shuffles), dataset.element_spec)
 
 
 def _check(graph: Any) -> None:
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    for node in nodes:
+    inner = [node for function in graph.library.function for node in function.node_def]
+    for node in inner:
+        if "Shuffle" in node.op:
+            raise NotReadableElsewhere("it shuffles inside of a function")
+    for node in [*graph.node, *inner]:
         if node.op in _PYTHON_OPS and not py_functions.is_registered_token(_text(node, "token")):
             raise NotReadableElsewhere("it calls Python functions")
         if node.op in _UNSEEDED_OPS:
@@ -115,28 +147,30 @@ def _dtype(node: Any) -> tf.DType:
     return tf.as_dtype(node.attr["dtype"].type)
 
 
-def _mark_seeds(graph: Any) -> tuple[list[int], list[bool]]:
-    """Puts a mark in place of each seed; returns the seeds in the text's order, and whether passes differ in them."""
+def _mark_seeds(graph: Any) -> list[Seeds]:
+    """Puts a mark in place of each seed, and has shuffles take them as they are; the seeds, in the text's order."""
     constants = {node.name: node for node in graph.node if node.op == "Const"}
-    marked: dict[str, tuple[int, bool]] = {}
-    for node in list(graph.node):
-        for place in _SHUFFLES.get(node.op, ()):
-            source = constants[node.input[place]]
-            seed = int(tf.make_ndarray(source.attr["value"].tensor))
-            # A name of its own: equal constants may be one node.
-            marked[_replace_with_mark(graph, node, place)] = seed, node.attr["reshuffle_each_iteration"].b
-    in_order = [marked[node.name] for node in graph.node if node.name in marked]
-    return [seed for seed, _ in in_order], [matters for _, matters in in_order]
+    functions = [node for function in graph.library.function for node in function.node_def]
+    repeats = any("Repeat" in node.op for node in [*graph.node, *functions])
+    shuffles = []
+    for node in [node for node in graph.node if node.op in _SHUFFLES]:
+        seeds = [
+            int(tf.make_ndarray(constants[node.input[place]].attr["value"].tensor)) for place in _SHUFFLES[node.op]
+        ]
+        for place in _SHUFFLES[node.op]:
+            _add_mark(graph, node, place)
+        shuffles.append(Seeds((seeds[0], seeds[1]), node.attr["reshuffle_each_iteration"].b, repeats))
+        node.attr["reshuffle_each_iteration"].b &= repeats
+    return shuffles
 
 
-def _replace_with_mark(graph: Any, node: Any, place: int) -> str:
-    name = f"tfdist_seed/{node.name}/{place}".replace("/_", "/")
-    mark = graph.node.add(name=name, op="Const")
+def _add_mark(graph: Any, node: Any, place: int) -> None:
+    # A node of its own, since equal constants may be one; the last in the text so far.
+    mark = graph.node.add(name=f"tfdist_seed/{len(graph.node)}", op="Const")
     mark.attr["dtype"].type = tf.int64.as_datatype_enum
     mark.attr["value"].tensor.dtype = tf.int64.as_datatype_enum
     mark.attr["value"].tensor.tensor_content = _MARK
-    node.input[place] = name
-    return name
+    node.input[place] = mark.name
 
 
 def is_one_to_one(dataset: tf.data.Dataset, is_origin: Callable[[Any], bool]) -> bool:

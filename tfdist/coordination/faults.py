@@ -43,6 +43,6 @@ def explained(cluster: Cluster) -> Iterator[None]:
             raise
         raise TaskLostError(
             f"Parameter servers are gone, and the variables that they held: {', '.join(gone)}. Start the job again: "
-            "with keras.callbacks.BackupAndRestore it goes on from the last backup, and `tfdist launch --max_restarts=3` "
-            "starts it by itself."
+            "with keras.callbacks.BackupAndRestore it goes on from the last backup, and "
+            "`tfdist launch --max_restarts=3` starts it by itself."
         ) from error

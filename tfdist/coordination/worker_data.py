@@ -53,7 +53,7 @@ class WorkerData:
         self.is_indexed = len(self.reader_keys) == 1 and is_one_to_one(dataset, is_whole)
         #: As the user told Keras.
         self.steps_per_epoch: int | None = None
-        self._passes = itertools.count()
+        self.epochs, self._passes = itertools.count(), itertools.count()
 
     @property
     def element_spec(self) -> Any:
@@ -71,12 +71,14 @@ class WorkerPass:
 
     Args:
         data: What is read.
-        epoch: Which pass it is.
+        number: Which pass it is, those counted that nobody reads, of which Keras makes some.
     """
 
-    def __init__(self, data: WorkerData, epoch: int) -> None:
-        self.data, self.epoch = data, epoch
+    def __init__(self, data: WorkerData, number: int) -> None:
+        self.data, self.number = data, number
         self.has_ended = False
+        #: Which it is of the passes that are read.
+        self.epoch = -1
         #: Steps that may begin until `end_epoch`; None for all that there are.
         self._left: int | None = data.steps_per_epoch
         self._begun = 0
@@ -93,6 +95,11 @@ class WorkerPass:
     def read_by_chief(self) -> Feed:
         """The pass as the chief reads it."""
         return Feed(self.data.dataset)
+
+    @functools.cached_property
+    def seeds(self) -> bytes:
+        """Of its shuffles."""
+        return self.data.text.seeds(self.data.seed, self.number)
 
     @property
     def is_all_begun(self) -> bool:
@@ -116,6 +123,7 @@ class WorkerPass:
         """
         if self._dealer is None:
             self._dealer = self._make_dealer(count)
+            self.epoch = next(self.data.epochs)
         if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
             raise StopIteration
         self._begun += count
@@ -146,8 +154,7 @@ class LeasedWork:
             self.lease = self.lease or self._dealer.deal(worker)
         if self.lease is None:
             return None
-        numbers = np.array([self._pass.epoch, *self.lease], "<i8").tobytes()
-        return numbers + self._pass.data.text.seeds(self._pass.data.seed, self._pass.epoch)
+        return np.array([self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.seeds
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""

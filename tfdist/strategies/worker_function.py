@@ -18,6 +18,7 @@ from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.keras_worker_variables import moving_averages, on_worker
+from tfdist._compat.tensorflow_worker_tables import tables_of_worker
 from tfdist.coordination.metrics import Updates, metrics_of
 from tfdist.coordination.reports import ReportFormat
 from tfdist.coordination.worker_data import WorkerData
@@ -88,7 +89,7 @@ class WorkerFunction:
 
     def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
-        with on_worker(self._metrics.summed_variables, self._name) as totals:
+        with tables_of_worker(), on_worker(self._metrics.summed_variables, self._name) as totals:
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
             sends = bool(self._metrics.updated)
