@@ -9,11 +9,13 @@ Seen in TensorFlow 2.21. Can go when a dataset can be given seeds from outside a
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow.python.data.ops import dataset_ops, iterator_ops, prefetch_op
 from tensorflow.python.data.util import structure
 
@@ -26,7 +28,8 @@ _UNSEEDED_OPS = {"RandomDataset", "RandomDatasetV2", "RandomShuffle"}
 _SHUFFLES = {"ShuffleDatasetV3": (2, 3), "ShuffleAndRepeatDatasetV2": (2, 3)}
 _ONE_TO_ONE = (dataset_ops._OptionsDataset, prefetch_op._PrefetchDataset)
 _PHILOX = 1
-_MARK = b"\xfdtfdist\xfe"
+_SEED_BYTES, _NAME_BYTES = 8, 16
+_SEED_MARK, _NAME_MARK = b"\xfdtfdist\xfe", b"tfdist seed name"
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class DatasetText:
     """A dataset in a form that any process can read.
 
     Attributes:
-        pieces: Its graph, cut where seeds go.
-        shuffles: Their seeds, in the order of the cuts, two cuts each.
+        pieces: Its graph, cut where something is filled in.
+        shuffles: The seeds of its shuffles, in the order of the cuts.
         spec: Of an element.
     """
 
@@ -75,19 +78,26 @@ class DatasetText:
     shuffles: tuple[Seeds, ...]
     spec: Any
 
-    def seeds(self, job_seed: int, number: int) -> bytes:
-        """What goes between the pieces in a pass, 8 bytes each."""
-        with tf.device("CPU:0"):
-            values = [value for one in self.shuffles for value in one.of_pass(job_seed, number)]
-        return b"".join(value.to_bytes(8, "little", signed=True) for value in values)
+    def filling(self, job_seed: int, number: int) -> bytes:
+        """What goes between the pieces in a pass: for each shuffle two seeds and the name of its state."""
+        parts = []
+        for one in self.shuffles:
+            with tf.device("CPU:0"):
+                seeds = one.of_pass(job_seed, number)
+            parts += [seed.to_bytes(_SEED_BYTES, "little", signed=True) for seed in seeds]
+            # Never the same, or a shuffle would go on with the state of another pass that is still open.
+            parts.append(uuid.uuid4().hex[:_NAME_BYTES].encode())
+        return b"".join(parts)
 
-    def open(self, seeds: tf.Tensor) -> tf.data.Dataset:
-        """The dataset, in a graph that runs in any process; `seeds` is a string scalar."""
-        parts: list[Any] = [self.pieces[0]]
+    def open(self, filling: tf.Tensor) -> tf.data.Dataset:
+        """The dataset, in a graph that runs in any process; `filling` is a string scalar."""
+        parts, position = [tf.constant(self.pieces[0])], 0
         for index, piece in enumerate(self.pieces[1:]):
-            parts += [tf.strings.substr(seeds, 8 * index, 8), piece]
+            size = _NAME_BYTES if index % 3 == 2 else _SEED_BYTES
+            parts += [tf.strings.substr(filling, position, size), piece]
+            position += size
         # Nothing of what is only known at run time, or TensorFlow would fold the dataset to a constant, which fails.
-        parts.append(tf.strings.substr(seeds, 0, 0))
+        parts.append(tf.strings.substr(filling, 0, 0))
         variant = tf.raw_ops.DatasetFromGraph(graph_def=tf.strings.join(parts))
         return tf.data.experimental.from_variant(variant, self.spec)
 
@@ -113,7 +123,8 @@ def to_text(dataset: tf.data.Dataset, max_bytes: int) -> DatasetText:
     graph = tf.compat.v1.GraphDef.FromString(text)
     _check(graph)
     shuffles = _mark_seeds(graph)
-    pieces = tuple(graph.SerializeToString(deterministic=True).split(_MARK))
+    text = graph.SerializeToString(deterministic=True)
+    pieces = tuple(text.replace(_NAME_MARK, _SEED_MARK).split(_SEED_MARK))
     return DatasetText(pieces, tuple(shuffles), dataset.element_spec)
 
 
@@ -158,19 +169,29 @@ def _mark_seeds(graph: Any) -> list[Seeds]:
             int(tf.make_ndarray(constants[node.input[place]].attr["value"].tensor)) for place in _SHUFFLES[node.op]
         ]
         for place in _SHUFFLES[node.op]:
-            _add_mark(graph, node, place)
+            _add_mark(graph, node, place, _seed_mark())
+        _add_mark(graph, node, len(node.input) - 1, _state_mark())
         shuffles.append(Seeds((seeds[0], seeds[1]), node.attr["reshuffle_each_iteration"].b, repeats))
         node.attr["reshuffle_each_iteration"].b &= repeats
     return shuffles
 
 
-def _add_mark(graph: Any, node: Any, place: int) -> None:
+def _add_mark(graph: Any, node: Any, place: int, value: Any) -> None:
     # A node of its own, since equal constants may be one; the last in the text so far.
-    mark = graph.node.add(name=f"tfdist_seed/{len(graph.node)}", op="Const")
-    mark.attr["dtype"].type = tf.int64.as_datatype_enum
-    mark.attr["value"].tensor.dtype = tf.int64.as_datatype_enum
-    mark.attr["value"].tensor.tensor_content = _MARK
+    mark = graph.node.add(name=f"tfdist_mark/{len(graph.node)}", op="Const")
+    mark.attr["dtype"].type = value.dtype
+    mark.attr["value"].tensor.CopyFrom(value)
     node.input[place] = mark.name
+
+
+def _seed_mark() -> Any:
+    return tensor_pb2.TensorProto(dtype=tf.int64.as_datatype_enum, tensor_content=_SEED_MARK)
+
+
+def _state_mark() -> Any:
+    state = tensor_pb2.TensorProto(dtype=tf.resource.as_datatype_enum)
+    state.resource_handle_val.add(container="tfdist", name=_NAME_MARK.decode())
+    return state
 
 
 def is_one_to_one(dataset: tf.data.Dataset, is_origin: Callable[[Any], bool]) -> bool:

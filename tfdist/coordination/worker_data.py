@@ -96,10 +96,9 @@ class WorkerPass:
         """The pass as the chief reads it."""
         return Feed(self.data.dataset)
 
-    @functools.cached_property
-    def seeds(self) -> bytes:
-        """Of its shuffles."""
-        return self.data.text.seeds(self.data.seed, self.number)
+    def filling(self) -> bytes:
+        """What a worker needs to open it, beside the data's description."""
+        return self.data.text.filling(self.data.seed, self.number)
 
     @property
     def is_all_begun(self) -> bool:
@@ -154,7 +153,7 @@ class LeasedWork:
             self.lease = self.lease or self._dealer.deal(worker)
         if self.lease is None:
             return None
-        return np.array([self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.seeds
+        return np.array([self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""

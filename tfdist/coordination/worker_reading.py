@@ -33,7 +33,7 @@ class WorkerReading:
         self._data = data
         numbers = tf.io.decode_raw(tf.strings.substr(message, 0, _NUMBERS_BYTES), tf.int64)
         self._epoch, self._first, self.count = (numbers[i] for i in range(3))
-        self._seeds = tf.strings.substr(message, _NUMBERS_BYTES, -1)
+        self._filling = tf.strings.substr(message, _NUMBERS_BYTES, -1)
         self._iterator = NamedIterator(data.name, data.element_spec)
         #: Pass and step that the iterator is at, and whether it is there at all.
         self._at = named_variable([2], tf.int64, f"{data.name}/at")
@@ -62,7 +62,7 @@ class WorkerReading:
         first = self._first if self._data.is_indexed else tf.zeros([], tf.int64)
         for key in self._data.reader_keys:
             py_functions.call(SEEK, [tf.constant(key), self._epoch, first], [tf.int64], stateful=True)
-        return self._iterator.begin(self._data.text.open(self._seeds))
+        return self._iterator.begin(self._data.text.open(self._filling))
 
     def _skip(self, steps: tf.Tensor) -> None:
         def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
