@@ -8,7 +8,7 @@ key=value replaces what the file says. With launch.workers above 1 it starts tha
 processes itself, unless TF_CONFIG is set: then a launcher or a scheduler did.
 
 Keys: model, data, validation_data, strategy, optimizer, loss, metrics, callbacks, epochs,
-steps_per_epoch, batch_size, seed, logical_cpus, save, launch.workers.
+steps_per_epoch, batch_size, seed, logical_cpus, save, launch.workers, launch.ps.
 Each of the first eight is a name, or {name: ..., options: {...}}. Functions are
 package.module:function, or path/file.py:function from the configuration file's folder.
 """
@@ -35,9 +35,9 @@ def run(argv: list[str]) -> int:
     """
     path, overrides = _parse(argv)
     config = configuration.load(path, overrides)
-    if config.launch.workers > 1 and "TF_CONFIG" not in os.environ:
+    if config.launch.starts_processes and "TF_CONFIG" not in os.environ:
         command = module_command("tfdist", ["train", *argv])
-        return launch(command, LaunchOptions(workers=config.launch.workers))
+        return launch(command, LaunchOptions(workers=config.launch.workers, ps=config.launch.ps))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages
     configuration.train(config, Path(path).parent)
     return 0

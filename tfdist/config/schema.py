@@ -24,18 +24,29 @@ class Part:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+_OF_WORKERS = ("MultiWorkerMirroredStrategy", "ParameterServerStrategy")
+
+
 @dataclass
 class Launch:
     """The processes of this machine that train together.
 
     Args:
-        workers: How many. More than one need `strategy: MultiWorkerMirroredStrategy`.
+        workers: How many. More than one need a strategy of several workers.
+        ps: Parameter servers, for `strategy: ParameterServerStrategy`; a chief is started with them.
     """
 
     workers: int = 1
+    ps: int = 0
 
     def __post_init__(self) -> None:
         check_at_least("launch.workers", self.workers, 1)
+        check_at_least("launch.ps", self.ps, 0)
+
+    @property
+    def starts_processes(self) -> bool:
+        """Whether this process alone isn't enough."""
+        return self.workers > 1 or self.ps > 0
 
 
 @dataclass
@@ -84,9 +95,14 @@ class TrainConfig:
         if self.steps_per_epoch is not None:
             check_at_least("steps_per_epoch", self.steps_per_epoch, 1)
         strategy = self.strategy.name if self.strategy else None
-        if self.launch.workers > 1 and strategy != "MultiWorkerMirroredStrategy":
+        if self.launch.ps > 0 and strategy != "ParameterServerStrategy":
             raise ConfigError(
-                "Several workers need strategy: MultiWorkerMirroredStrategy. Received: "
+                "Parameter servers need strategy: ParameterServerStrategy. Received: "
+                f"strategy={strategy!r}, launch.ps={self.launch.ps}. Change one of them."
+            )
+        if self.launch.workers > 1 and strategy not in _OF_WORKERS:
+            raise ConfigError(
+                f"Several workers need strategy: {' or '.join(_OF_WORKERS)}. Received: "
                 f"strategy={strategy!r}, launch.workers={self.launch.workers}. Change one of them."
             )
 
