@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import parts_of, strategy_of
+from tfdist._compat.keras_optimizers import gradient_accumulation_steps, parts_of, strategy_of
+from tfdist.log import logger
 
 
 def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | None) -> None:
@@ -53,3 +54,30 @@ def refuse_small(what: str, size: int | None, strategy: Any) -> None:
             f"Every replica needs a row of each full batch. Expected: a global {what} of at least {replicas}, the "
             f"number of replicas. Received: {what}={size}. Use a larger batch or fewer devices."
         )
+
+
+def refuse_few_steps(steps: int | None, workers: int) -> None:
+    """Each worker must have a batch in an epoch; `steps` is None where it is not known."""
+    if steps is not None and steps < workers:
+        raise ValueError(
+            f"Each worker trains on batches of its own. Expected: at least {workers} batches an epoch, the number of "
+            f"workers. Received: {steps}. Use smaller batches, more data or fewer workers."
+        )
+
+
+def refuse_jit_and_accumulation(model: Any) -> None:
+    """What doesn't work with variables of other machines."""
+    if model.jit_compile is True:
+        raise ValueError(
+            "XLA cannot compile steps whose variables are on parameter servers. Expected: jit_compile=False or 'auto'. "
+            f"Received: jit_compile=True in model.compile() of model {model.name!r}. Leave jit_compile out."
+        )
+    steps = None if model.optimizer is None else gradient_accumulation_steps(model.optimizer)
+    if steps not in (None, 1):
+        raise ValueError(
+            "Gradients are not accumulated under ParameterServerStrategy yet. Expected: an optimizer without "
+            f"gradient_accumulation_steps. Received: gradient_accumulation_steps={steps}. Use larger batches, or "
+            "MultiWorkerMirroredStrategy."
+        )
+    if model.run_eagerly:
+        logger.warning("run_eagerly has no effect under ParameterServerStrategy: steps run on workers, as graphs")

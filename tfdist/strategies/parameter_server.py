@@ -23,9 +23,10 @@ from tfdist.coordination.worker_data import WorkerData, WorkerPass
 from tfdist.data.rows import shard_policy
 from tfdist.errors import ClusterError
 from tfdist.log import logger
-from tfdist.strategies.checks import refuse_foreign_optimizer
+from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
+from tfdist.strategies.repeated_steps import RepeatedSteps
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
@@ -83,6 +84,8 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         self.flights = Flights(coordinator, described, max_in_flight or _IN_FLIGHT_PER_WORKER * workers)
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
+        #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
+        self.reported_steps = self.repeated_steps = 0
         self._pass: Feed | WorkerPass | None = None
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
@@ -135,8 +138,14 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work, and forget what an interrupted `fit` has left."""
         self.flights.forget()
-        if model.optimizer is not None:
-            refuse_foreign_optimizer(self, model)
+        refuse_foreign_optimizer(self, model)
+        refuse_jit_and_accumulation(model)
+        if data is not None and data.training:
+            refuse_few_steps(data.num_batches, len(self.worker_indices))
+
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """What counts the steps that are made twice."""
+        return [RepeatedSteps(self)]
 
     def check_before_predict(self, model: Any) -> None:
         """Forget what an interrupted `fit` has left."""

@@ -115,6 +115,8 @@ class CoordinatedFunction:
 
     def _landed(self, function: WorkerFunction, result: Any) -> int:
         steps, logs = function.absorb(result)
+        if self._training:
+            self._strategy.reported_steps += steps
         if steps:
             self._untold += 1
             if self._latest is None:
