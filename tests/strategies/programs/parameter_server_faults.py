@@ -1,0 +1,190 @@
+"""A chief that kills its workers and parameter servers while it trains, and writes what came of it.
+
+    python -m tests.strategies.programs.parameter_server_faults FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfdist
+from tests.helpers.cluster_runner import QUIET
+from tfdist.cluster import Cluster, Task
+from tfdist.cluster.ports import HeldPorts
+from tfdist.errors import TaskLostError
+
+WORKERS, PS = 2, 2
+ROWS, BATCH = 1200, 10
+STEPS = ROWS // BATCH
+DEADLINE_SECONDS = 60.0
+
+
+class Tasks:
+    """The servers, as processes that can be killed and started again."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self._cluster, self._folder = cluster, folder
+        self._processes: dict[Task, subprocess.Popen[bytes]] = {}
+
+    def start(self, task: Task) -> None:
+        env = {**os.environ, **QUIET, "TF_CONFIG": self._cluster.at(task).to_tf_config()}
+        with (self._folder / f"{task.type}-{task.index}.log").open("ab") as log:
+            command = [sys.executable, "-m", "tfdist.coordination.server"]
+            self._processes[task] = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+
+    def signal(self, task: Task, number: int) -> None:
+        self._processes[task].send_signal(number)
+        if number == signal.SIGKILL:
+            self._processes[task].wait(DEADLINE_SECONDS)
+
+    def end(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait(DEADLINE_SECONDS)
+
+
+#: Which examples were reported, how often.
+seen: Counter[int] = Counter()
+
+
+class Ids(keras.metrics.Metric):
+    """Notes the examples; no sum, so that the chief updates it with what workers send."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        if tf.executing_eagerly():  # not when Keras tries the model out
+            seen.update(np.ravel(y_true).astype(int).tolist())
+
+    def result(self) -> Any:
+        return float(len(seen))
+
+    def reset_state(self) -> None:
+        seen.clear()
+
+
+class At(keras.callbacks.Callback):
+    """Does something in the middle of training or evaluating, once."""
+
+    def __init__(self, batch: int, do: Callable[[], None], *, testing: bool = False) -> None:
+        super().__init__()
+        self._batch, self._do, self._testing = batch, do, testing
+        self.at: float | None = None
+
+    def _maybe(self, batch: int) -> None:
+        if self.at is None and batch >= self._batch:
+            self.at = time.monotonic()
+            self._do()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if not self._testing:
+            self._maybe(batch)
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._testing:
+            self._maybe(batch)
+
+
+def make_model(strategy: tfdist.ParameterServerStrategy) -> keras.Model:
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(1e-6), "mse", metrics=[Ids(), "mae"])
+    return model
+
+
+def data(folder: Path, how: str) -> Any:
+    x, y = np.random.RandomState(0).randn(ROWS, 4).astype("float32"), np.arange(ROWS, dtype="float32")[:, None]
+    if how == "graph":
+        return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(ROWS, seed=1).batch(BATCH)
+    if how == "records":
+        pattern = str(folder / "x-*.tfrecord")
+        if not list(folder.glob("x-*")):
+            tfdist.data.write_tfrecords({"x": x, "y": y}, pattern, num_shards=3, progress=False)
+        records = tfdist.data.read_tfrecords(pattern, batch_size=BATCH, label="y", shuffle=True)
+        return records.map(lambda features, label: (features["x"], label))
+    return tf.data.Dataset.from_generator(
+        lambda: ((x[i : i + BATCH], y[i : i + BATCH]) for i in range(0, ROWS, BATCH)),
+        output_signature=(tf.TensorSpec([None, 4]), tf.TensorSpec([None, 1])),
+    )
+
+
+def main(folder: Path) -> None:
+    results: dict[str, Any] = {}
+    with HeldPorts(1 + WORKERS + PS) as held:
+        chief, *rest = [f"127.0.0.1:{port}" for port in held.ports]
+        jobs = {"chief": [chief], "worker": rest[:WORKERS], "ps": rest[WORKERS:]}
+        cluster = Cluster(jobs, Task("chief", 0))
+        held.release_for_servers()
+        tasks = Tasks(cluster, folder)
+        try:
+            for task in cluster.peers:
+                tasks.start(task)
+            run(tfdist.ParameterServerStrategy(cluster), tasks, folder, results)
+        finally:
+            (folder / "results.pickle").write_bytes(pickle.dumps(results))
+            tasks.end()
+
+
+def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, results: dict[str, Any]) -> None:
+    model = make_model(strategy)
+    first, second = Task("worker", 0), Task("worker", 1)
+
+    def kill(*which: Task) -> None:
+        for task in which:
+            tasks.signal(task, signal.SIGKILL)
+
+    def restart(*which: Task) -> None:
+        kill(*which)
+        for task in which:
+            tasks.start(task)
+
+    def fit(name: str, how: str, *callbacks: At, epochs: int = 1) -> None:
+        before, begun = int(model.optimizer.iterations), time.monotonic()
+        history = model.fit(data(folder, how), epochs=epochs, callbacks=list(callbacks), verbose=0)
+        results[name] = {
+            "counts": dict(seen),
+            "epochs": len(history.history["loss"]),
+            "applied": int(model.optimizer.iterations) - before,
+            "reported": strategy.reported_steps,
+            "repeated": strategy.repeated_steps,
+            "seconds": time.monotonic() - (callbacks[0].at if callbacks and callbacks[0].at else begun),
+        }
+        print(name, {key: value for key, value in results[name].items() if key != "counts"}, flush=True)
+
+    fit("nothing", "feed")
+    for how in ("feed", "graph", "records"):
+        fit(f"restarted {how}", how, At(30, lambda: restart(second)))
+    fit("across an epoch's end", "feed", At(STEPS - 3, lambda: restart(second)), epochs=2)
+    fit("all restarted", "records", At(30, lambda: restart(first, second)))
+
+    def evaluate(callbacks: list[At]) -> list[float]:
+        return model.evaluate(data(folder, "graph"), callbacks=callbacks, verbose=0)
+
+    expected = evaluate([])
+    received = evaluate([At(30, lambda: restart(second), testing=True)])
+    results["evaluate"] = {"expected": expected, "received": received, "counts": dict(seen)}
+    fit("gone for good", "records", At(30, lambda: kill(second)))
+
+    at = At(30, lambda: kill(Task("ps", 1)))
+    try:
+        model.fit(data(folder, "feed"), callbacks=[at], verbose=0)
+    except TaskLostError as error:
+        results["ps"] = {"error": str(error), "seconds": time.monotonic() - (at.at or 0.0)}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+    # TensorFlow's own end waits for parameter servers that are gone.
+    sys.stdout.flush()
+    os._exit(0)

@@ -1,0 +1,56 @@
+"""Workers and parameter servers are killed while `fit` and `evaluate` run: no example is left out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.cluster_runner import run_python
+from tests.strategies.programs.parameter_server_faults import ROWS, STEPS
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+#: What was killed, and the epochs that were trained.
+FITS = {
+    "nothing": 1,
+    "restarted feed": 1,
+    "restarted graph": 1,
+    "restarted records": 1,
+    "across an epoch's end": 2,
+    "all restarted": 1,
+    "gone for good": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder: Path = tmp_path_factory.mktemp("faults")
+    program = ["-m", "tests.strategies.programs.parameter_server_faults", str(folder)]
+    run_python(program, workers=0, logs=folder / "logs", timeout_seconds=500)
+    return pickle.loads((folder / "results.pickle").read_bytes())
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_every_example_is_reported_once_and_applied_at_least_once(results, name):
+    result = results[name]
+    assert result["epochs"] == FITS[name]
+    assert result["counts"] == dict.fromkeys(range(ROWS), 1), "in the last epoch"
+    assert result["reported"] == STEPS * FITS[name]
+    assert result["applied"] >= result["reported"]
+    assert result["repeated"] == result["applied"] - result["reported"]
+
+
+def test_evaluate_is_exact_when_a_worker_dies_in_it(results):
+    result = results["evaluate"]
+    assert result["counts"] == dict.fromkeys(range(ROWS), 1)
+    # The order of summation differs, in float32, over 120 batches.
+    assert result["received"] == pytest.approx(result["expected"], rel=1e-5)
+
+
+def test_a_parameter_server_that_dies_is_named_within_5_seconds(results):
+    assert "ps/1 at 127.0.0.1:" in results["ps"]["error"]
+    assert "BackupAndRestore" in results["ps"]["error"]
+    assert results["ps"]["seconds"] < 5.0
