@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests.compat.canary import Canary, Recorder
+from tfdist._compat import hooks
+from tfdist.coordination.worker_step import WorkerStep
 
 pytestmark = pytest.mark.unit
 canary = Canary("keras_seeds")
@@ -56,3 +58,26 @@ def test_layers_in_a_data_set_draw_through_the_replaced_method(monkeypatch, laye
     monkeypatch.setattr(keras.random.SeedGenerator, "next", draw)
     tf.data.Dataset.from_tensors(tf.ones([2, 4, 4, 3])).map(lambda x: layer(x, training=True))
     canary.check(draw.was_called, f"{layer.name} in a data set draws seeds that SeedGenerator.next did not give")
+
+
+def test_the_state_is_what_a_worker_counts_in():
+    """A worker of a parameter-server job adds [0, 1] to it in place, in its dtype."""
+    seeds = keras.random.SeedGenerator(7)
+    canary.has(seeds, "state")
+    state = seeds.state.numpy().tolist()
+    canary.check(state == [7, 0], f"the state of the seed 7 is {state}")
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_workers_that_draw_at_the_same_time_draw_other_seeds(ordered):
+    """Of the same state, as if neither had counted yet; and each counts."""
+    shim, drawn = canary.module(), []
+    for worker in range(2):
+        seeds = keras.random.SeedGenerator(7)
+        with hooks.step_scope(WorkerStep(tf.constant(worker))):
+            drawn.append([shim.next_seed(seeds, ordered).numpy().tolist() for _ in range(2)])
+    assert [first for first, _ in drawn[1]] == [first + shim.REPLICA_STRIDE for first, _ in drawn[0]]
+    assert [second for _, second in drawn[1]] == [second for _, second in drawn[0]]
+    if ordered:
+        assert drawn[0] == [[7, 0], [7, 1]]
+        assert seeds.state.numpy().tolist() == [7, 2]

@@ -155,3 +155,39 @@ def test_an_epoch_iterator_warns_by_a_method_when_its_data_ends_early(monkeypatc
     with iterator.catch_stop_iteration():
         raise StopIteration
     canary.check(warned.was_called, "catch_stop_iteration() doesn't call _interrupted_warning()")
+
+
+def test_steps_that_are_under_way_are_waited_for_by_a_method(monkeypatch):
+    """Once an epoch, behind its last step, unless the data has ended, which the strategy's own function notices."""
+    cls = canary.find("keras.src.backend.tensorflow.trainer:TFEpochIterator")
+    canary.same_parameters(canary.module()._tf_sync, canary.module().tf_sync)
+    monkeypatch.setattr(cls, "tf_sync", sync := Recorder())
+    iterator, calls = epoch_iterator(np.ones([4, 1]), batch_size=2), []
+    with iterator.catch_stop_iteration():
+        calls.append(len(sync.calls))
+    canary.check((*calls, len(sync.calls)) == (0, 1), "catch_stop_iteration() doesn't end with one tf_sync()")
+    canary.has(iterator, "_distribute_strategy")
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_fit_and_evaluate_wait_for_steps_once_an_epoch(model, monkeypatch, method):
+    cls = canary.find("keras.src.backend.tensorflow.trainer:TFEpochIterator")
+    monkeypatch.setattr(cls, "tf_sync", sync := Recorder())
+    data = tf.data.Dataset.from_tensors((tf.ones([2, 1]), tf.ones([2, 1]))).repeat()
+    options = {"steps_per_epoch": 3, "epochs": 2} if method == "fit" else {"steps": 3}
+    getattr(model, method)(data, verbose=0, **options)
+    expected = 2 if method == "fit" else 1
+    canary.check(len(sync.calls) == expected, f"{method}() calls tf_sync() {len(sync.calls)} times, not {expected}")
+
+
+def test_a_strategy_ends_its_steps_before_upstream_waits(monkeypatch):
+    shim, order = canary.module(), []
+    hooks = canary.find("tfdist._compat:hooks")
+    strategy = type("Strategy", (hooks.KerasHooks,), {"end_steps": lambda self: order.append("steps")})()
+    monkeypatch.setattr(shim, "_tf_sync", lambda iterator: order.append("upstream"))
+    iterator = epoch_iterator(np.ones([4, 1]), batch_size=2)
+    shim.tf_sync(iterator)
+    assert order == ["upstream"], "under no strategy of tfdist's"
+    iterator._distribute_strategy = strategy
+    shim.tf_sync(iterator)
+    assert order == ["upstream", "steps", "upstream"]

@@ -33,6 +33,8 @@ def install() -> None:
         keras_worker_variables,
         tensorflow_bfloat16,
         tensorflow_parameter_server,
+        tensorflow_sharded_variables,
+        tensorflow_worker_tables,
     )
 
     for shim in (
@@ -51,6 +53,8 @@ def install() -> None:
         keras_callbacks,
         tensorflow_bfloat16,
         tensorflow_parameter_server,
+        tensorflow_sharded_variables,
+        tensorflow_worker_tables,
     ):
         shim.install()
     _installed = True

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-_SUMS = ("keras.src.", "tfdist.")
+_SUMS = ("keras", "tfdist")
 
 
 class Metrics(NamedTuple):
@@ -47,7 +47,7 @@ def _leaves(metric: Any) -> Iterator[Any]:
 
 def is_sum(metric: keras.metrics.Metric) -> bool:
     """Whether what a batch adds to a metric's variables doesn't depend on their values."""
-    return type(metric).update_state.__module__.startswith(_SUMS)
+    return type(metric).update_state.__module__.partition(".")[0] in _SUMS
 
 
 class Update(NamedTuple):

@@ -145,7 +145,7 @@ class LeasedWork:
         self._lock = threading.Lock()
 
     def message(self, worker: int) -> bytes | None:
-        """What the worker is told: pass, first step, number of steps, each int64; then seeds.
+        """What the worker is told: its index, pass, first step, number of steps, each int64; then seeds.
 
         None if another worker had better make these steps.
         """
@@ -153,7 +153,7 @@ class LeasedWork:
             self.lease = self.lease or self._dealer.deal(worker)
         if self.lease is None:
             return None
-        return np.array([self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()
+        return np.array([worker, self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""

@@ -18,7 +18,7 @@ from tfdist._compat.tensorflow_worker_datasets import NamedIterator
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.data.reading.reader_calls import SEEK
 
-_NUMBERS_BYTES = 24
+_NUMBERS_BYTES = 32
 
 
 class WorkerReading:
@@ -32,7 +32,8 @@ class WorkerReading:
     def __init__(self, data: WorkerData, message: tf.Tensor) -> None:
         self._data = data
         numbers = tf.io.decode_raw(tf.strings.substr(message, 0, _NUMBERS_BYTES), tf.int64)
-        self._epoch, self._first, self.count = (numbers[i] for i in range(3))
+        worker, self._epoch, self._first, self.count = (numbers[i] for i in range(4))
+        self.worker = tf.cast(worker, tf.int32)
         self._filling = tf.strings.substr(message, _NUMBERS_BYTES, -1)
         self._iterator = NamedIterator(data.name, data.element_spec)
         #: Pass and step that the iterator is at, and whether it is there at all.
@@ -62,7 +63,8 @@ class WorkerReading:
         first = self._first if self._data.is_indexed else tf.zeros([], tf.int64)
         for key in self._data.reader_keys:
             py_functions.call(SEEK, [tf.constant(key), self._epoch, first], [tf.int64], stateful=True)
-        return self._iterator.begin(self._data.text.open(self._filling))
+        # Read on while the worker computes.
+        return self._iterator.begin(self._data.text.open(self._filling).prefetch(tf.data.AUTOTUNE))
 
     def _skip(self, steps: tf.Tensor) -> None:
         def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

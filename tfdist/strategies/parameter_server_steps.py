@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat.keras_metrics import record_results
+from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.tensorflow import python_function
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
@@ -44,6 +45,9 @@ class CoordinatedFunction:
         #: Executions with data that landed and that Keras hasn't been told of.
         self._untold = 0
         record_results(model.metrics)
+        if training and model.optimizer is not None and model.trainable_variables:
+            with strategy.scope():  # what it assigns as it is built must not become part of a step
+                build_if_needed(model.optimizer, model.trainable_variables)
 
     def __call__(self, data: Any) -> Logs:
         """Begin one execution; raises StopIteration when the data is at its end and all have landed."""
@@ -105,11 +109,11 @@ class CoordinatedFunction:
         if data.name not in self._functions:
             made = WorkerFunction.of_leases(self._strategy, self._model, self._step, data, self._steps)
             self._functions[data.name] = made
-        function, workers = self._functions[data.name], self._strategy.worker_indices
+        function = self._functions[data.name]
 
-        def arguments(worker: int) -> tuple[Any, Any] | None:
+        def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
-            return None if message is None else (workers[worker], compat.on_chief(message))
+            return None if message is None else (compat.on_chief(message),)
 
         self._flights.begin(function.on_worker, arguments, lambda result: work.landed(self._landed(function, result)))
 

@@ -49,7 +49,7 @@ class WorkerFunction:
         spec: of a batch.
     """
 
-    #: The concrete function: of the worker's index, and of batches or a lease's message.
+    #: The concrete function: of the worker's index and batches, or of a lease's message.
     on_worker: Any
 
     def __init__(self, strategy: Any, model: Any, step: Step, spec: Any) -> None:
@@ -68,7 +68,7 @@ class WorkerFunction:
         def run(worker: tf.Tensor, *batches: Any) -> Any:
             return made._report(worker, lambda one: _sent_steps(one, list(batches)))
 
-        made._trace(run, [spec] * steps)
+        made._trace(run, [_WORKER_SPEC, *[spec] * steps])
         return made
 
     @classmethod
@@ -76,8 +76,9 @@ class WorkerFunction:
         """For data that the worker reads, up to `steps` at a time."""
         made = cls(strategy, model, step, data.element_spec)
 
-        def run(worker: tf.Tensor, message: tf.Tensor) -> Any:
-            return made._report(worker, lambda one: _leased_steps(one, WorkerReading(data, message), steps))
+        def run(message: tf.Tensor) -> Any:
+            reading = WorkerReading(data, message)
+            return made._report(reading.worker, lambda one: _leased_steps(one, reading, steps))
 
         made._trace(run, [tf.TensorSpec([], tf.string)])
         return made
@@ -85,7 +86,7 @@ class WorkerFunction:
     def _trace(self, run: Callable[..., Any], specs: list[Any]) -> None:
         function = tf.function(tf.autograph.experimental.do_not_convert(run))
         with compat.tracing_for_workers(self._strategy):
-            self.on_worker = function.get_concrete_function(_WORKER_SPEC, *specs)
+            self.on_worker = function.get_concrete_function(*specs)
 
     def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
