@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import tfdist
 from tests.helpers.cluster_runner import ClusterFailed, run_python
 from tests.helpers.setups import WORKERS
+from tfdist.errors import ClusterError
 
 PROGRAMS = "tests.strategies.programs"
 
@@ -50,3 +53,42 @@ def test_a_strategy_made_too_late(tmp_path: Path) -> None:
     code = "import tensorflow as tf, tfdist; tf.ones(1); tfdist.MultiWorkerMirroredStrategy()"
     with pytest.raises(ClusterFailed, match=r"before its first operation.*Make the strategy first"):
         run_python(["-c", code], workers=2, logs=tmp_path, timeout_seconds=120)
+
+
+def address(port: int) -> list[str]:
+    return [f"127.0.0.1:{port}"]  # nobody listens there, and nobody asks
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("jobs", "missing"),
+    [
+        ({"chief": address(1), "worker": address(2)}, "without ps "),
+        ({"chief": address(1), "ps": address(3)}, "without worker "),
+        ({"worker": address(1), "ps": address(3)}, "without chief "),
+        ({"worker": address(1)}, "without chief and ps "),
+    ],
+    ids=["no ps", "no worker", "no chief", "only a worker"],
+)
+def test_parameter_servers_need_all_kinds_of_tasks(jobs: dict[str, list[str]], missing: str) -> None:
+    cluster = tfdist.cluster.Cluster(jobs, tfdist.cluster.Task(next(iter(jobs)), 0))
+    with pytest.raises(ClusterError, match=rf"Received: a cluster {missing}.*tfdist launch --workers=2 --ps=1"):
+        tfdist.ParameterServerStrategy(cluster)
+
+
+@pytest.mark.unit
+def test_parameter_servers_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ClusterError, match=r"tfdist\.cluster\.local\(workers=2, ps=1\)"):
+        tfdist.ParameterServerStrategy()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("task", ["chief", "worker", "ps"])
+@pytest.mark.parametrize("option", [{"max_in_flight": 0}, {"max_in_flight": -1}, {"data": "chief"}], ids=str)
+def test_options_of_parameter_servers(option: dict[str, Any], task: str) -> None:
+    """On every task, so that none serves a chief that was refused."""
+    jobs = {"chief": address(1), "worker": address(2), "ps": address(3)}
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"Received: {name}={value!r}"):
+        tfdist.ParameterServerStrategy(tfdist.cluster.Cluster(jobs, tfdist.cluster.Task(task, 0)), **option)

@@ -1,6 +1,6 @@
 """A chief that kills its workers and parameter servers while it trains, and writes what came of it.
 
-    python -m tests.strategies.programs.parameter_server_faults FOLDER
+python -m tests.strategies.programs.parameter_server_faults FOLDER
 """
 
 from __future__ import annotations
