@@ -49,3 +49,19 @@ def test_the_trainer_weights_its_own_loss(monkeypatch):
 
 def test_the_fault_is_still_there(stock_faults):
     canary.still(stock_faults, "scalars_count_once_a_replica")
+
+
+def test_metrics_tell_what_they_are_made_of():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(metrics=["mae", keras.metrics.AUC()])
+    model.compute_metrics(tf.ones([2, 1]), tf.ones([2, 1]), tf.ones([2, 1]))
+    (compiled,) = [metric for metric in model.metrics if canary.module().inner_metrics(metric)]
+    kinds = [type(one).__name__ for one in canary.module().inner_metrics(compiled)]
+    canary.check("AUC" in kinds, "compiled metrics can't be found")
+
+    class Two(keras.metrics.Metric):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.metrics.Mean()
+
+    canary.check(len(canary.module().inner_metrics(Two())) == 1, "Metric._metrics is gone")

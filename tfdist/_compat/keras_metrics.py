@@ -58,3 +58,8 @@ def _recording(result: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     recorded._tfdist_upstream = result  # type: ignore[attr-defined]
     return recorded
+
+
+def inner_metrics(metric: Any) -> list[Any]:
+    """The metrics that another one is made of, such as those that were compiled."""
+    return list(getattr(metric, "metrics", ()) or getattr(metric, "_metrics", ()))

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfdist._compat.keras_metrics import inner_metrics
+
 _SUMS = ("keras", "tfdist")
 
 
@@ -38,7 +40,7 @@ def _leaves(metric: Any) -> Iterator[Any]:
     if not is_sum(metric):
         yield metric  # it updates those inside it
         return
-    inner = list(getattr(metric, "metrics", ()) or getattr(metric, "_metrics", ()))
+    inner = inner_metrics(metric)
     for one in inner:
         yield from _leaves(one)
     if not inner:
