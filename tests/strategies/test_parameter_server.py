@@ -203,3 +203,7 @@ def test_what_was_made_outside_of_the_scope_is_refused(of):
     assert found["inner optimizer"] == found["optimizer"]
     assert "made outside of the strategy's scope" in found["model"]
     assert found["slope"] == -4 * RATE, "a model made inside trains after that"
+
+
+def test_steps_of_two_workers_overlap(of):
+    assert all(met >= 2 for met in of("steps_meet").values())

@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src import backend
-from tensorflow.python.distribute import parameter_server_strategy_v2
+from tensorflow.python.distribute import distribute_lib, parameter_server_strategy_v2
 from tensorflow.python.distribute.coordinator import coordinator_context
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
 
@@ -56,11 +56,19 @@ def bytes_by_ps(strategy: Any) -> list[int]:
 
 @functools.wraps(_add_variable)
 def add_metric_variable(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Upstream's, noted while it runs."""
+    """Upstream's, noted while it runs, and for the variable, which may be initialized later."""
+    with _making_metric(True):
+        variable = _add_variable(self, *args, **kwargs)
+    variable._tfdist_is_metric = True
+    return variable
+
+
+@contextlib.contextmanager
+def _making_metric(is_metric: bool) -> Iterator[None]:
     outer = getattr(_local, "is_metric", False)
-    _local.is_metric = True
+    _local.is_metric = outer or is_metric
     try:
-        return _add_variable(self, *args, **kwargs)
+        yield
     finally:
         _local.is_metric = outer
 
@@ -73,7 +81,8 @@ def initialize_with_initializer(self: Any, initializer: Any) -> None:
     outer = getattr(_local, "initial", None)
     _local.initial = {"shape": self._shape, "initial_value": by_shard(initializer, self._shape, self._dtype)}
     try:
-        _initialize_with_initializer(self, initializer)
+        with _making_metric(getattr(self, "_tfdist_is_metric", False)):
+            _initialize_with_initializer(self, initializer)
     finally:
         _local.initial = outer
     self.sparse_read = functools.partial(read_rows, self)
@@ -125,6 +134,11 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
         task = tf.DeviceSpec.from_string(variable.device).task
         if task is not None:
             self._tfdist_bytes[task] += variable.shape.num_elements() * variable.dtype.size
+
+    def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        # Upstream starts a thread for the replica, and one more inside `merge_call`, which know of no step.
+        with distribute_lib.ReplicaContext(self._container_strategy(), replica_id_in_sync_group=0):
+            return fn(*args, **kwargs)
 
     def _update(self, var: Any, fn: Any, args: Any, kwargs: Any, group: bool) -> Any:
         if not isinstance(var, Shards):

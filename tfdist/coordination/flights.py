@@ -79,6 +79,8 @@ class Flights:
         self._coordinator, self._cluster, self.limit = coordinator, cluster, limit
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._in_order: collections.deque[Flight] = collections.deque()
+        #: How many epochs have ended.
+        self.rounds = 0
 
     def __len__(self) -> int:
         return len(self._in_order)
@@ -112,11 +114,16 @@ class Flights:
         while self._in_order:
             self.take_first()
 
+    def end_round(self) -> None:
+        """Wait until none is in flight; what begins then is an epoch of its own."""
+        self.take_all()
+        self.rounds += 1
+
     def forget(self) -> None:
         """Wait until none is in flight, and drop the results; of a `fit` that was interrupted."""
         for flight in self._in_order:
             flight.on_result = lambda _: None
-        self.take_all()
+        self.end_round()
 
     def _wait(self) -> None:
         """Until one lands; raises what the job has failed with."""

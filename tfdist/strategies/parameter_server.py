@@ -158,7 +158,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
 
     def end_steps(self) -> None:
         """All executions have ended when `fit` goes on to validation, callbacks and the next epoch."""
-        self.flights.take_all()
+        self.flights.end_round()
         if isinstance(self._pass, WorkerPass):
             self._pass.end_epoch()
 

@@ -42,6 +42,7 @@ class CoordinatedFunction:
         self._functions: dict[Any, WorkerFunction] = {}
         self._latest: Logs | None = None
         self._data: Any = None
+        self._round = 0
         #: Executions with data that landed and that Keras hasn't been told of.
         self._untold = 0
         record_results(model.metrics)
@@ -55,14 +56,14 @@ class CoordinatedFunction:
             return self._on_batch(next(data))
         if self._training and hooks.is_first_of_fit(self._model, "step"):
             self._strategy.check_before_steps(self._model)
-        if data is not self._data or not len(self._flights):
-            self._data, self._latest, self._untold = data, None, 0
+        if data is not self._data or self._round != self._flights.rounds:
+            self._data, self._latest, self._untold, self._round = data, None, 0, self._flights.rounds
         if isinstance(data, WorkerPass) and not data.is_measured:
             return self._next_found(data)
         try:
             self._begin(data)
         except StopIteration:
-            self._flights.take_all()
+            self._flights.end_round()
             raise
         while self._latest is None or self._flights.is_full:
             self._flights.take_first()

@@ -63,6 +63,31 @@ class Counter(keras.layers.Layer):
         return inputs
 
 
+class Meeting(keras.layers.Layer):
+    """Each training step waits until another one is under way, for 2 s at most; counts those that met one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.ended, self.met = (
+            self.add_weight(shape=(), initializer="zeros", trainable=False, name=name)
+            for name in ("begun", "ended", "met")
+        )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        self.begun.assign_add(1.0)
+        deadline = tf.timestamp() + 2.0
+        others = tf.while_loop(
+            lambda others: tf.logical_and(others < 1, tf.timestamp() < deadline),
+            lambda _: (self.begun.value - self.ended.value - 1,),
+            (tf.constant(0.0),),
+        )[0]
+        self.met.assign_add(tf.cast(others >= 1, tf.float32))
+        self.ended.assign_add(1.0)
+        return inputs
+
+
 class Interrupted(Exception):
     """What a callback raises."""
 
@@ -164,6 +189,17 @@ def every_gradient_counts(setup: Setup) -> dict[str, Any]:
     model = line(setup)
     model.fit(ones(50), epochs=2, verbose=0)
     return {"slope": slope(model), "iterations": int(model.optimizer.iterations)}
+
+
+def steps_meet(setup: Setup) -> dict[str, Any]:
+    """How many of 8 steps saw another one under way, for data that workers read and for data that is fed."""
+    result = {}
+    for name, data in {"read by workers": ones(8), "fed": generated(8)}.items():
+        with setup.scope():
+            meeting = Meeting()
+        line(setup, meeting).fit(data, verbose=0)
+        result[name] = float(meeting.met.numpy())
+    return result
 
 
 def evaluates(setup: Setup) -> dict[str, Any]:
@@ -453,6 +489,7 @@ def refusals(setup: Setup) -> dict[str, Any]:
 CHECKS = (
     fits,
     every_gradient_counts,
+    steps_meet,
     evaluates,
     training_metrics,
     predicts,
