@@ -9,6 +9,7 @@ Seen in TensorFlow 2.21. Can go when a dataset can be given seeds from outside a
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ class DatasetText:
     pieces: tuple[bytes, ...]
     shuffles: tuple[Seeds, ...]
     spec: Any
+
+    @property
+    def digest(self) -> str:
+        """The same for the same data."""
+        return hashlib.sha256(b"".join([*self.pieces, str(self.spec).encode()])).hexdigest()[:16]
 
     def filling(self, job_seed: int, number: int) -> bytes:
         """What goes between the pieces in a pass: for each shuffle two seeds and the name of its state."""

@@ -23,7 +23,7 @@ from tfdist.data.reading.reader_calls import is_whole, key_of, readers_of
 #: Of the description of a dataset; more is data, which the chief sends where it's needed.
 MAX_TEXT_BYTES = 16 << 20
 
-_numbers = itertools.count()
+_ids = itertools.count()
 
 
 class WorkerData:
@@ -44,7 +44,8 @@ class WorkerData:
     ) -> None:
         self.dataset, self.workers, self.seed, self._on_pass = dataset, workers, seed, on_pass
         self.text: DatasetText = to_text(dataset, MAX_TEXT_BYTES)
-        self.name = f"tfdist/data/{next(_numbers)}"
+        #: The same for the same data, which workers then need no new function for.
+        self.name = f"tfdist/data/{self.text.digest}"
         self.reader_keys = [key_of(reader) for reader in readers_of(dataset)]
         cardinality = int(dataset.cardinality())
         self.num_steps = cardinality if cardinality >= 0 else None
@@ -77,8 +78,8 @@ class WorkerPass:
     def __init__(self, data: WorkerData, number: int) -> None:
         self.data, self.number = data, number
         self.has_ended = False
-        #: Which it is of the passes that are read.
-        self.epoch = -1
+        #: Which it is of the passes over this data that are read, and of all.
+        self.epoch = self.id = -1
         #: Steps that may begin until `end_epoch`; None for all that there are.
         self._left: int | None = data.steps_per_epoch
         self._begun = 0
@@ -122,7 +123,7 @@ class WorkerPass:
         """
         if self._dealer is None:
             self._dealer = self._make_dealer(count)
-            self.epoch = next(self.data.epochs)
+            self.epoch, self.id = next(self.data.epochs), next(_ids)
         if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
             raise StopIteration
         self._begun += count
@@ -145,7 +146,7 @@ class LeasedWork:
         self._lock = threading.Lock()
 
     def message(self, worker: int) -> bytes | None:
-        """What the worker is told: its index, pass, first step, number of steps, each int64; then seeds.
+        """What the worker is told: its index, pass, epoch, first step, number of steps, each int64; then seeds.
 
         None if another worker had better make these steps.
         """
@@ -153,7 +154,7 @@ class LeasedWork:
             self.lease = self.lease or self._dealer.deal(worker)
         if self.lease is None:
             return None
-        return np.array([worker, self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()
+        return np.array([worker, self._pass.id, self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""

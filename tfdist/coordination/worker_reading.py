@@ -18,7 +18,7 @@ from tfdist._compat.tensorflow_worker_datasets import NamedIterator
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.data.reading.reader_calls import SEEK
 
-_NUMBERS_BYTES = 32
+_NUMBERS_BYTES = 40
 
 
 class WorkerReading:
@@ -32,7 +32,7 @@ class WorkerReading:
     def __init__(self, data: WorkerData, message: tf.Tensor) -> None:
         self._data = data
         numbers = tf.io.decode_raw(tf.strings.substr(message, 0, _NUMBERS_BYTES), tf.int64)
-        worker, self._epoch, self._first, self.count = (numbers[i] for i in range(4))
+        worker, self._pass, self._epoch, self._first, self.count = (numbers[i] for i in range(5))
         self.worker = tf.cast(worker, tf.int32)
         self._filling = tf.strings.substr(message, _NUMBERS_BYTES, -1)
         self._iterator = NamedIterator(data.name, data.element_spec)
@@ -46,14 +46,14 @@ class WorkerReading:
 
     def end(self, steps: tf.Tensor) -> None:
         """Note how many steps were taken."""
-        self._at.assign(tf.stack([self._epoch, self._first + tf.cast(steps, tf.int64)]), read_value=False)
+        self._at.assign(tf.stack([self._pass, self._first + tf.cast(steps, tf.int64)]), read_value=False)
 
     def _go_to_first(self) -> None:
         known = tf.raw_ops.VarIsInitializedOp(resource=self._at.handle)
         at = tf.cond(known, self._at.read_value, lambda: tf.constant([-1, -1], tf.int64))
-        is_here = tf.logical_and(at[0] == self._epoch, at[1] == self._first)
+        is_here = tf.logical_and(at[0] == self._pass, at[1] == self._first)
         if not self._data.is_indexed:
-            is_behind = tf.logical_or(at[0] != self._epoch, at[1] > self._first)
+            is_behind = tf.logical_or(at[0] != self._pass, at[1] > self._first)
             tf.cond(is_behind, self._open, lambda: tf.no_op())
             self._skip(self._first - tf.where(is_behind, tf.zeros([], tf.int64), at[1]))
         else:
