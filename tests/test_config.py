@@ -85,7 +85,7 @@ WRONG = [
     ("optimizer: {options: 3}", [], r"optimizer.options must be keys with values. Received: .*=3"),
     ("metrics: accuracy", [], r"metrics must be a list. Received: metrics='accuracy'"),
     ("save: 3", [], r"save must be text. Received: save=3"),
-    ("launch: {workers: 2}", [], r"MultiWorkerMirroredStrategy. Received: strategy=None"),
+    ("launch: {workers: 2}", [], r"ParameterServerStrategy. Received: strategy=None"),
     ("seed: ${epocs}", [], r"is wrong in .*small.yaml: Interpolation key 'epocs' not found"),
     ("seed: ${save}\nsave: x", [], r"seed is wrong .*Value 'x' .* Integer"),
     ("callbacks: [{options: {a: 1}}]", [], r"callbacks\[0\] must be given"),

@@ -54,6 +54,24 @@ def test_example_on_two_workers(script):
     assert first > 0.85
 
 
+@pytest.mark.cluster
+def test_parameter_server_launched_and_alone():
+    """1,437 digits in batches of 32 are 45 steps an epoch."""
+    launched = run("-m", "tfdist", "launch", "--workers=4", "--ps=1", "examples/parameter_server.py")
+    workers, steps, accuracy = re.findall(r"workers: (\d), steps: (\d+), accuracy: ([0-9.]+)", launched)[0]
+    assert (workers, steps) == ("4", "225")
+    assert float(accuracy) > 0.9
+    assert "workers: 2, steps: 45" in run("examples/parameter_server.py", "--epochs=1")
+
+
+@pytest.mark.cluster
+def test_the_documented_parameter_server_script(tmp_path):
+    text = (ROOT / "docs" / "parameter_server.md").read_text(encoding="utf-8")
+    script = tmp_path / "train.py"
+    script.write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    assert "Epoch 5/5" in run("-m", "tfdist", "launch", "--workers=2", "--ps=1", str(script))
+
+
 @pytest.fixture
 def noise_as_mnist(tmp_path):
     """A folder with a file of noise in the shape of MNIST."""
