@@ -32,8 +32,8 @@ batches, over weights, History, evaluate and predict: absolute, or relative wher
 returned the same bits in every cell. `mirrored`: MirroredStrategy on 2 and 3 logical CPUs; `workers`:
 MultiWorkerMirroredStrategy with 2 and 3 processes; `parameter_server`: ParameterServerStrategy with a worker, 2 ps and
 `max_in_flight=1`, since asynchronous steps equal nothing. `stock`: the same code under tf.distribute's own strategy; an
-error is named by its type. The tolerance that the test enforces is 1e-5 where nothing else is said, 1e-6 for accumulation,
-where one device trained on whole batches and the others on their micro-batches: `no_strategy` is
+error is named by its type. The tolerance that the test enforces is 1e-5 where nothing else is said, 1e-6 for
+accumulation, where one device trained on whole batches and the others on their micro-batches: `no_strategy` is
 `tfdist.gradients.accumulate`, `one_device_strategy` is OneDeviceStrategy. Keras' own accumulation fails under stock
 MirroredStrategy, so there is nothing to put beside it.
 
