@@ -70,6 +70,7 @@ def test_on_a_terminal_with_colours_a_bar_and_ctrl_c(tmp_path):
     )
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background job ignores
         os.chdir(tmp_path)
         os.environ["TERM"] = "xterm"
         os.environ.pop("NO_COLOR", None)
