@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 
 from tfdist.errors import ClusterError
@@ -27,6 +28,14 @@ class Address:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    def listens(self, timeout_seconds: float = 1.0) -> bool:
+        """Whether a server takes connections there."""
+        try:
+            socket.create_connection((self.host, self.port), timeout_seconds).close()
+        except OSError:
+            return False
+        return True
 
     @classmethod
     def parse(cls, text: object, field: str = "address") -> Address:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -128,7 +127,7 @@ def _wait_until_all_answer(
 ) -> None:
     deadline = time.monotonic() + timeout_seconds
     for task, address in cluster.peers.items():
-        while not _answers(Address.parse(address)):
+        while not Address.parse(address).listens():
             code = servers[task].poll()
             if code is not None:
                 raise ClusterError(f"The server of {task} ended with exit code {code}.\n{_tail(logs, task)}")
@@ -138,14 +137,6 @@ def _wait_until_all_answer(
                     f"{timeout_seconds}. Raise it, or start fewer tasks.\n{_tail(logs, task)}"
                 )
             time.sleep(_LOOK_EVERY_SECONDS)
-
-
-def _answers(address: Address) -> bool:
-    try:
-        socket.create_connection((address.host, address.port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 def _stop(servers: Sequence[subprocess.Popen[bytes]], lifeline: Lifeline) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -11,17 +10,7 @@ import tensorflow as tf
 from tfdist.cluster import Address, Cluster
 from tfdist.errors import TaskLostError
 
-_LISTEN_SECONDS = 1.0
 _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
-
-
-def listens(address: Address, timeout_seconds: float = _LISTEN_SECONDS) -> bool:
-    """Whether a task's server takes connections."""
-    try:
-        socket.create_connection((address.host, address.port), timeout=timeout_seconds).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -37,7 +26,7 @@ def explained(cluster: Cluster) -> Iterator[None]:
         gone = [
             f"ps/{index} at {address}"
             for index, address in enumerate(cluster.addresses("ps"))
-            if not listens(Address.parse(address))
+            if not Address.parse(address).listens()
         ]
         if not gone:
             raise

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist.data.rows import without_optional
+
 
 class FedData:
     """What Keras holds in place of a distributed dataset.
@@ -71,8 +73,3 @@ class Feed(Iterator[Any]):
             except StopIteration:
                 break
         return list(self._ahead)[:count]
-
-
-def without_optional(leaf: Any) -> Any:
-    """None in place of an optional that Keras puts where there is no label or weight."""
-    return None if isinstance(leaf, (tf.OptionalSpec, tf.experimental.Optional)) else leaf

@@ -48,8 +48,6 @@ class Flight:
         self.on_result = on_result
         #: Gives the result in this process, None while there is none.
         self.result: Callable[[], Any] | None = None
-        #: How often it began; above 1 if workers failed in it.
-        self.runs = 0
 
     def run(self) -> None:
         """Called in the coordinator's thread of a worker, on its device."""
@@ -58,7 +56,6 @@ class Flight:
             time.sleep(_DECLINED_SECONDS)  # the worker has nothing else to do
             self._again(self)
             return
-        self.runs += 1
         result = self._function(*arguments)
         # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
         flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]

@@ -23,7 +23,6 @@ import tensorflow as tf
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist.cluster import Address, Cluster, Task
 from tfdist.cluster.server import start_server
-from tfdist.coordination.faults import listens
 from tfdist.data.reading import reader_calls  # noqa: F401 # what graphs of data sets call in this process
 from tfdist.log import logger
 
@@ -56,7 +55,7 @@ def _wait(chief: Address) -> int:
             logger.info("the chief is done" if code == 0 else "the chief has failed")
             return code
         now = time.monotonic()
-        if listens(chief):
+        if chief.listens():
             has_listened, listened = True, now
         elif has_listened and now - listened > GONE_SECONDS:
             logger.error("the chief at %s is gone: it has not listened for %.0f s", chief, now - listened)
@@ -77,7 +76,7 @@ py_functions.register(_END, _end)
 def tell_end(cluster: Cluster) -> None:
     """Called on the chief when the process ends: tells the tasks, as far as they are there."""
     code = 1 if hasattr(sys, "last_type") else 0
-    tasks = [task for task, address in cluster.peers.items() if listens(Address.parse(address))]
+    tasks = [task for task, address in cluster.peers.items() if Address.parse(address).listens()]
     threads = [threading.Thread(target=_tell, args=(task, code), daemon=True) for task in tasks]
     for thread in threads:
         thread.start()

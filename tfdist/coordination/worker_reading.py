@@ -51,13 +51,13 @@ class WorkerReading:
     def _go_to_first(self) -> None:
         known = tf.raw_ops.VarIsInitializedOp(resource=self._at.handle)
         at = tf.cond(known, self._at.read_value, lambda: tf.constant([-1, -1], tf.int64))
-        is_here = tf.logical_and(at[0] == self._pass, at[1] == self._first)
-        if not self._data.is_indexed:
+        if self._data.is_indexed:
+            is_here = tf.logical_and(at[0] == self._pass, at[1] == self._first)
+            tf.cond(is_here, lambda: tf.no_op(), self._open)
+        else:
             is_behind = tf.logical_or(at[0] != self._pass, at[1] > self._first)
             tf.cond(is_behind, self._open, lambda: tf.no_op())
             self._skip(self._first - tf.where(is_behind, tf.zeros([], tf.int64), at[1]))
-        else:
-            tf.cond(is_here, lambda: tf.no_op(), self._open)
 
     def _open(self) -> Any:
         first = self._first if self._data.is_indexed else tf.zeros([], tf.int64)

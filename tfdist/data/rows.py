@@ -36,6 +36,16 @@ def take_rows(batch: Any, begin: Any, end: Any) -> Any:
     return tf.nest.map_structure(lambda leaf: _rows_of_leaf(leaf, begin, end), batch)
 
 
+def as_tensor(leaf: Any) -> Any:
+    """A tensor of a leaf of a batch; what is ragged, sparse or missing as it is."""
+    return leaf if leaf is None or isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)) else tf.convert_to_tensor(leaf)
+
+
+def without_optional(leaf: Any) -> Any:
+    """None in place of an optional that Keras puts where there is no label or weight."""
+    return None if isinstance(leaf, (tf.OptionalSpec, tf.experimental.Optional)) else leaf
+
+
 def _slice_leaf(leaf: Any, index: Any, count: int) -> Any:
     if not _has_rows(leaf):
         return leaf

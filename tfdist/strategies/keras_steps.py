@@ -25,6 +25,7 @@ from tfdist._compat.keras_metrics import record_results
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.tensorflow import op_determinism, python_function
 from tfdist.data.reading.reader_calls import take_error
+from tfdist.data.rows import without_optional
 from tfdist.gradients import ReplicaStep, average_over_replicas, count_rows
 from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
@@ -204,23 +205,19 @@ def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
 
 def with_nones(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`step` with missing inputs as None."""
-    return lambda data: step(tf.nest.map_structure(_or_none, data))
+    return lambda data: step(tf.nest.map_structure(without_optional, data))
 
 
 def keras_replica_step(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`step` in a `ReplicaStep` of its own, with missing inputs as None and never without a row."""
 
     def run(data: Any) -> Any:
-        data = tf.nest.map_structure(_or_none, data)
+        data = tf.nest.map_structure(without_optional, data)
         rows = count_rows(data)
         with hooks.step_scope(ReplicaStep(rows, in_keras=True)):
             return step(data if rows is None else pad_if_empty(data, rows))
 
     return run
-
-
-def _or_none(leaf: Any) -> Any:
-    return None if isinstance(leaf, tf.experimental.Optional) else leaf
 
 
 def average_assigned(model: Any, step: hooks.Step) -> None:

@@ -20,6 +20,7 @@ from tfdist._compat.tensorflow import python_function
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
+from tfdist.data.rows import as_tensor
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import WorkerFunction
 
@@ -82,7 +83,7 @@ class CoordinatedFunction:
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`."""
-        batch = _tensors(batch)
+        batch = tf.nest.map_structure(as_tensor, batch)
         self._latest = None
         self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
@@ -166,7 +167,7 @@ class PredictFunction:
 
     def _predict(self, batch: Any, spec: Any) -> _Prediction:
         prediction = _Prediction(batch)
-        tensors = _tensors(batch)
+        tensors = tf.nest.map_structure(as_tensor, batch)
         function = self._function(spec or tf.nest.map_structure(_any_rows, tensors))
         self._flights.begin(function, lambda _: (tensors,), prediction.landed)
         return prediction
@@ -189,14 +190,6 @@ class _Prediction:
 
     def landed(self, output: Any) -> None:
         self.output = output
-
-
-def _tensors(batch: Any) -> Any:
-    def tensor(leaf: Any) -> Any:
-        is_one = leaf is None or isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor))
-        return leaf if is_one else tf.convert_to_tensor(leaf)
-
-    return tf.nest.map_structure(tensor, batch)
 
 
 def _any_rows(tensor: Any) -> Any:

@@ -17,7 +17,7 @@ from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.reading.reader_calls import readers_of
-from tfdist.data.rows import replica_slices, shard_policy, slice_rows
+from tfdist.data.rows import as_tensor, replica_slices, shard_policy, slice_rows
 from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulatingStrategy
@@ -140,7 +140,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
     def split_batch(self, batch: Any) -> Any:
         """This worker's part of a global batch that every worker holds, as `strategy.run` takes it."""
-        leaves = [_as_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
+        leaves = [as_tensor(leaf) for leaf in tf.nest.flatten(batch) if leaf is not None]
 
         def part(context: Any) -> list[tf.Tensor]:
             index = context.replica_id_in_sync_group
@@ -186,7 +186,3 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 def _has_equal_steps(dataset: tf.data.Dataset) -> bool:
     """Whether all workers surely have equally many batches, so that no step needs to ask the others for theirs."""
     return bool(readers_of(dataset)) and int(dataset.cardinality()) >= 0
-
-
-def _as_tensor(value: Any) -> Any:
-    return value if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)) else tf.convert_to_tensor(value)
