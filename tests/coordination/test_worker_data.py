@@ -19,7 +19,7 @@ def numbers(count: int = 20) -> tf.data.Dataset:
 
 def read(data: WorkerData, number: int) -> list[int]:
     """A pass over the data as a worker reads it."""
-    opened = data.text.open(tf.constant(data.text.filling(data.seed, number)))
+    opened = data.text.open(tf.constant(data.text.filling(data.text.seeds(data.seed, number))))
     return [int(one) for one in opened]
 
 

@@ -84,12 +84,15 @@ class DatasetText:
         """The same for the same data."""
         return hashlib.sha256(b"".join([*self.pieces, str(self.spec).encode()])).hexdigest()[:16]
 
-    def filling(self, job_seed: int, number: int) -> bytes:
-        """What goes between the pieces in a pass: for each shuffle two seeds and the name of its state."""
+    def seeds(self, job_seed: int, number: int) -> list[tuple[int, int]]:
+        """Of each shuffle in a pass."""
+        with tf.device("CPU:0"):
+            return [one.of_pass(job_seed, number) for one in self.shuffles]
+
+    def filling(self, seeds_of_pass: list[tuple[int, int]]) -> bytes:
+        """What goes between the pieces: for each shuffle two seeds and the name of its state."""
         parts = []
-        for one in self.shuffles:
-            with tf.device("CPU:0"):
-                seeds = one.of_pass(job_seed, number)
+        for seeds in seeds_of_pass:
             parts += [seed.to_bytes(_SEED_BYTES, "little", signed=True) for seed in seeds]
             # Never the same, or a shuffle would go on with the state of another pass that is still open.
             parts.append(uuid.uuid4().hex[:_NAME_BYTES].encode())

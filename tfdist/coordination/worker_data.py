@@ -83,6 +83,7 @@ class WorkerPass:
         #: Steps that may begin until `end_epoch`; None for all that there are.
         self._left: int | None = data.steps_per_epoch
         self._begun = 0
+        self._seeds: list[tuple[int, int]] = []
         self._dealer: Dealer | None = None
 
     def __iter__(self) -> WorkerPass:
@@ -99,7 +100,7 @@ class WorkerPass:
 
     def filling(self) -> bytes:
         """What a worker needs to open it, beside the data's description."""
-        return self.data.text.filling(self.data.seed, self.number)
+        return self.data.text.filling(self._seeds)
 
     @property
     def is_all_begun(self) -> bool:
@@ -124,6 +125,8 @@ class WorkerPass:
         if self._dealer is None:
             self._dealer = self._make_dealer(count)
             self.epoch, self.id = next(self.data.epochs), next(_ids)
+            # Once, and here: in the coordinator's threads it would be an operation on the worker for every execution.
+            self._seeds = self.data.text.seeds(self.data.seed, self.number)
         if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
             raise StopIteration
         self._begun += count
