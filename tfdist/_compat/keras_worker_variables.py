@@ -61,19 +61,11 @@ def standing_for(variables: list[Any], values: list[Any]) -> Iterator[None]:
             variable._value = value
 
 
-@contextlib.contextmanager
-def moving_averages(variables: list[Any]) -> Iterator[None]:
-    """Keras variables, of which a step of a worker reads one value and to which it adds its changes."""
-    with standing_for(variables, [_MovingAverage(variable._value) for variable in variables]):
-        yield
+class MovingAverage:
+    """A variable to which a step adds its changes, and its value as the step knows it."""
 
-
-class _MovingAverage:
-    """A variable, and its value as this step knows it."""
-
-    def __init__(self, variable: Any) -> None:
-        self._variable = variable
-        self._known = variable.read_value()
+    def __init__(self, variable: Any, value: tf.Tensor) -> None:
+        self._variable, self._known = variable, value
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._variable, name)
@@ -81,7 +73,7 @@ class _MovingAverage:
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
         return self._known if dtype is None else tf.cast(self._known, dtype)
 
-    def assign(self, value: Any) -> _MovingAverage:
+    def assign(self, value: Any) -> MovingAverage:
         self._variable.assign_add(value - self._known)
         self._known = value
         return self

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_packed_variables import Fetch
 
 
 class WorkerStep(hooks.Step):
@@ -14,9 +15,11 @@ class WorkerStep(hooks.Step):
 
     Args:
         worker: Index of the worker, an int32 scalar.
+        fetch: The variables that the step reads.
     """
 
-    def __init__(self, worker: tf.Tensor) -> None:
+    def __init__(self, worker: tf.Tensor, fetch: Fetch) -> None:
+        self.fetch = fetch
         self.in_keras = True
         self.local_loss = False
         self.is_concurrent = True

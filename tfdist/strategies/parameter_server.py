@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import random
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.serving import serve, tell_end
 from tfdist.coordination.worker_data import WorkerData, WorkerPass
+from tfdist.coordination.worker_step import WorkerStep
 from tfdist.data.rows import shard_policy
 from tfdist.errors import ClusterError
 from tfdist.log import logger
@@ -174,7 +176,9 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
     ) -> None:
         """A worker's gradients are applied as they are."""
-        update(gradients, variables)
+        step = hooks.current_step()
+        with step.fetch.updating() if isinstance(step, WorkerStep) else contextlib.nullcontext():
+            update(gradients, variables)
 
 
 def _is_keras_array(dataset: tf.data.Dataset) -> bool:

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat.keras_packed_variables import Fetch
 from tfdist._compat.keras_trainer import flatten_layers
-from tfdist._compat.keras_worker_variables import moving_averages, on_worker
+from tfdist._compat.keras_worker_variables import on_worker
 from tfdist._compat.tensorflow_worker_tables import tables_of_worker
 from tfdist.coordination.metrics import Updates, metrics_of
 from tfdist.coordination.reports import ReportFormat
@@ -57,6 +58,8 @@ class WorkerFunction:
         self._logs, self._format, self._updates = LogSources(), ReportFormat(), Updates()
         self._metrics = metrics_of(model)
         self._moving = _moving_averages_of(model)
+        moving = {id(one) for one in self._moving}
+        self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/metrics/{next(_numbers)}"
         self._add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
 
@@ -100,8 +103,12 @@ class WorkerFunction:
 
     def _one_step(self, worker: tf.Tensor, batch: Any) -> tuple[Values, Values]:
         def replica_step(data: Any) -> Values:
-            scope, recording = hooks.step_scope(WorkerStep(worker)), self._updates.recording(self._metrics.updated)
-            with scope as step, recording, moving_averages(self._moving):
+            fetch = Fetch(self._read, self._moving)
+            scope, recording = (
+                hooks.step_scope(WorkerStep(worker, fetch)),
+                self._updates.recording(self._metrics.updated),
+            )
+            with scope as step, recording, fetch.used():
                 return self._logs.split(self._step(data), step.results)
 
         others = self._strategy.run_on_worker(replica_step, batch)
