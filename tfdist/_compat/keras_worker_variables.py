@@ -10,6 +10,7 @@ Seen in TensorFlow 2.21, Keras 3.15.1. Can go when Keras' variables add in place
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ from keras.src.backend.common import KerasVariable
 from tensorflow.python.ops import resource_variable_ops
 
 from tfdist._compat import hooks
+from tfdist._compat.tensorflow_worker_tables import graph_of_worker
+
+#: By graph and name.
+_named: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 _in_place = {name: getattr(KerasVariable, name) for name in ("assign_add", "assign_sub")}
 
@@ -104,8 +109,22 @@ def _worker_variable(like: Any, name: str) -> Any:
 
 
 def named_variable(shape: Any, dtype: tf.DType, name: str) -> Any:
-    """A variable in the process that runs the graph, kept under a name between runs; without a value at first."""
-    handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name)
-    return resource_variable_ops.BaseResourceVariable(
-        trainable=False, shape=tf.TensorShape(shape), dtype=dtype, handle=handle, handle_name=name, in_graph_mode=False
-    )
+    """A variable in the process that runs the graph, kept under a name between runs; without a value at first.
+
+    In all graphs of a function for workers it is one and the same, or TensorFlow would not keep what is done to it in
+    order.
+    """
+    graph = graph_of_worker()
+    known = _named.setdefault(graph, {})
+    if name not in known:
+        with graph.as_default():
+            handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name)
+        known[name] = resource_variable_ops.BaseResourceVariable(
+            trainable=False,
+            shape=tf.TensorShape(shape),
+            dtype=dtype,
+            handle=handle,
+            handle_name=name,
+            in_graph_mode=False,
+        )
+    return known[name]

@@ -51,7 +51,7 @@ class _Sum:
         values = tf.cast(self._values().read_value() / tf.cast(weight, self.dtype), dtype)
         if not self.is_sparse:
             return values
-        return tf.IndexedSlices(values, self._indices().read_value(), tf.constant(self.shape, tf.int64))
+        return tf.IndexedSlices(values, self._indices().read_value(), tf.constant(self.shape.as_list(), tf.int64))
 
     def _values(self) -> Any:
         shape = [None, *self.shape[1:]] if self.is_sparse else self.shape
@@ -88,20 +88,20 @@ class WorkerAccumulation:
     def add(self, gradients: list[Any], variables: list[Any], update: Update, weight: tf.Tensor, divisor: Any) -> None:
         """Add one micro-batch's; called when Keras' step would apply them."""
         number = len(self._parts)
-        sums = [self._sum(f"{number}/{i}", gradient) for i, gradient in enumerate(gradients)]
+        pairs = zip(gradients, variables, strict=True)
+        sums = [self._sum(f"{number}/{i}", gradient, variable) for i, (gradient, variable) in enumerate(pairs)]
         for one, gradient in zip(sums, gradients, strict=True):
             if one is not None:
                 one.add(gradient, weight)
         self._weight(number).assign_add(tf.cast(divisor, tf.float64), read_value=False)
         self._parts.append(_Part(variables, update, sums))
 
-    def _sum(self, name: str, gradient: Any) -> _Sum | None:
+    def _sum(self, name: str, gradient: Any, variable: Any) -> _Sum | None:
         if gradient is None:
             return None
         dtype = tf.as_dtype(self._dtype or (tf.float32 if gradient.dtype == tf.float16 else gradient.dtype))
         is_sparse = isinstance(gradient, tf.IndexedSlices)
-        shape = tf.TensorShape(tf.get_static_value(gradient.dense_shape)) if is_sparse else gradient.shape
-        return _Sum(f"{self._name}/{name}", dtype, shape, is_sparse)
+        return _Sum(f"{self._name}/{name}", dtype, tf.TensorShape(variable.shape), is_sparse)
 
     def _weight(self, number: int) -> Any:
         return named_variable([], tf.float64, f"{self._name}/{number}/weight")

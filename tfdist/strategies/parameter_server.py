@@ -23,7 +23,7 @@ from tfdist.coordination.worker_data import WorkerData, WorkerPass
 from tfdist.coordination.worker_step import WorkerStep
 from tfdist.data.rows import shard_policy
 from tfdist.errors import ClusterError
-from tfdist.gradients import AccumulationOptions
+from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.gradients.doors import combined
 from tfdist.log import logger
 from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
@@ -72,7 +72,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         variable_partitioner: Callable[..., Any] | None = None,
-        gradient_accumulation_steps: int | AccumulationOptions = 1,
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         data: str = "auto",
         max_in_flight: int | None = None,
     ) -> None:
@@ -128,6 +128,15 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         """The feed that gave these batches just now; None if the user did."""
         feed = self._pass.read_by_chief if isinstance(self._pass, WorkerPass) else self._pass
         return feed if feed is not None and feed.last is batches[-1] else None
+
+    @property
+    def gradient_accumulation_steps(self) -> Steps:
+        """Micro-batches to an optimizer step; assign another number or `AccumulationOptions` between fits."""
+        return self._accumulation.steps
+
+    @gradient_accumulation_steps.setter
+    def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
+        self._accumulation = AccumulationOptions.of(steps)
 
     def options_of(self, optimizer: Any) -> AccumulationOptions:
         """How an optimizer accumulates here.

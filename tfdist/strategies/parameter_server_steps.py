@@ -58,6 +58,11 @@ class CoordinatedFunction:
             with strategy.scope():  # what it assigns as it is built must not become part of a step
                 build_if_needed(model.optimizer, model.trainable_variables)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the optimizer accumulates as when the function was made."""
+        return not self._training or self._options == self._strategy.options_of(self._model.optimizer)
+
     def __call__(self, data: Any) -> Logs:
         """Begin one execution; raises StopIteration when the data is at its end and all have landed."""
         if not isinstance(data, (Feed, WorkerPass)):

@@ -19,7 +19,7 @@ from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat.keras_packed_variables import Fetch
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.keras_worker_variables import on_worker
-from tfdist._compat.tensorflow_worker_tables import tables_of_worker
+from tfdist._compat.tensorflow_worker_tables import function_of_worker
 from tfdist.coordination.metrics import Updates, metrics_of
 from tfdist.coordination.reports import ReportFormat
 from tfdist.coordination.worker_accumulation import WorkerAccumulation
@@ -65,7 +65,6 @@ class WorkerFunction:
         self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/function/{next(_numbers)}"
         self._accumulation = _accumulation(options, f"{self._name}/gradients")
-        self._add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
 
     @classmethod
     def of_batches(
@@ -98,13 +97,16 @@ class WorkerFunction:
         function = tf.function(tf.autograph.experimental.do_not_convert(run))
         with compat.tracing_for_workers(self._strategy):
             self.on_worker = function.get_concrete_function(*specs)
+        add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
+        self._add = add.get_concrete_function(self.on_worker.structured_outputs[0])
 
     def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
-        with tables_of_worker(), on_worker(self._metrics.summed_variables, self._name) as totals:
+        with function_of_worker(), on_worker(self._metrics.summed_variables, self._name) as totals:
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
-            updates = _Updates(self._accumulation, tf.function(lambda: self._apply(worker)))
+            apply = tf.autograph.experimental.do_not_convert(lambda: self._apply(worker))
+            updates = _Updates(self._accumulation, tf.function(apply))
             updates.begin()
             sends = bool(self._metrics.updated)
             steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends, updates))
