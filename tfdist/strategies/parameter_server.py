@@ -54,6 +54,8 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
             "auto", the workers what any process can read, the chief the rest.
         max_in_flight: executions that may be under way at once, which bounds how old the variables can be that a
             gradient was computed with; None is two a worker. With 1, training is that of one device.
+        patience_seconds: how long an execution may take before another worker begins it too, since its own may have
+            been stopped or cut off; its gradients are then applied twice if it comes back.
 
     Raises:
         ClusterError: the cluster has no ps, no worker or not one chief.
@@ -75,6 +77,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         data: str = "auto",
         max_in_flight: int | None = None,
+        patience_seconds: float = 60.0,
     ) -> None:
         described = _described(resolve() if cluster is None else cluster)
         _check(described, max_in_flight)
@@ -88,7 +91,8 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         compat.place_variables(self)
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         workers = len(described.addresses("worker"))
-        self.flights = Flights(coordinator, described, max_in_flight or _IN_FLIGHT_PER_WORKER * workers)
+        in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
+        self.flights = Flights(coordinator, described, in_flight, patience_seconds)
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
