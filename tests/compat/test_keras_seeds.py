@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tests.compat.canary import Canary, Recorder
 from tfdist._compat import hooks
+from tfdist._compat.keras_packed_variables import Fetch
 from tfdist.coordination.worker_step import WorkerStep
 
 pytestmark = pytest.mark.unit
@@ -74,7 +75,7 @@ def test_workers_that_draw_at_the_same_time_draw_other_seeds(ordered):
     shim, drawn = canary.module(), []
     for worker in range(2):
         seeds = keras.random.SeedGenerator(7)
-        with hooks.step_scope(WorkerStep(tf.constant(worker))):
+        with hooks.step_scope(WorkerStep(None, tf.constant(worker), Fetch([], []))):
             drawn.append([shim.next_seed(seeds, ordered).numpy().tolist() for _ in range(2)])
     assert [first for first, _ in drawn[1]] == [first + shim.REPLICA_STRIDE for first, _ in drawn[0]]
     assert [second for _, second in drawn[1]] == [second for _, second in drawn[0]]

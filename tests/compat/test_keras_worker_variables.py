@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tests.compat.canary import Canary, Recorder
 from tfdist._compat import hooks
+from tfdist._compat.keras_packed_variables import Fetch
 from tfdist.coordination.worker_step import WorkerStep
 
 pytestmark = pytest.mark.unit
@@ -18,7 +19,7 @@ METHODS = ["assign_add", "assign_sub"]
 @pytest.fixture
 def step():
     """A worker's step that is under way."""
-    with hooks.step_scope(WorkerStep(tf.constant(0))) as step:
+    with hooks.step_scope(WorkerStep(None, tf.constant(0), Fetch([], []))) as step:
         yield step
 
 
@@ -101,7 +102,7 @@ def test_moving_averages_change_by_what_they_would_on_one_device():
     data = tf.constant([[1.0], [3.0]])
     for _ in range(3):
         plain(data, training=True)
-        with canary.module().moving_averages([shared.moving_mean, shared.moving_variance]):
+        with Fetch([], [shared.moving_mean, shared.moving_variance]).used():
             shared(data, training=True)
     for name in ("moving_mean", "moving_variance"):
         found, expected = (float(getattr(layer, name).numpy()[0]) for layer in (shared, plain))
@@ -111,7 +112,7 @@ def test_moving_averages_change_by_what_they_would_on_one_device():
 def test_a_change_of_a_moving_average_is_added_to_what_others_have_made_of_it():
     layer = batch_normalization()
     variable = layer.moving_mean._value
-    with canary.module().moving_averages([layer.moving_mean, layer.moving_variance]):
+    with Fetch([], [layer.moving_mean, layer.moving_variance]).used():
         variable.assign([10.0])  # another worker's, after this step has read 0
         layer(tf.constant([[1.0], [3.0]]), training=True)
     assert float(variable[0]) == 10.5, "a quarter of 2 - 0 is added"

@@ -21,7 +21,7 @@ def test_the_graph_of_a_function_is_known_while_it_is_traced():
 
     @tf.function
     def function() -> tf.Tensor:
-        with module.tables_of_worker():
+        with module.function_of_worker():
             return tf.constant(module._graphs[-1] is tf.constant(0).graph)
 
     canary.check(bool(function()), "ops.get_default_graph() is not the function's graph")

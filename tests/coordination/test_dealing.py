@@ -18,14 +18,14 @@ def steps_of(leases: list[Lease]) -> list[int]:
 @pytest.mark.parametrize("count", [1, 3, 8])
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 24, 25])
 def test_in_order_gives_the_steps_from_front_to_back(num_steps, count):
-    dealer = InOrder(num_steps, count)
-    leases = [dealer.deal(worker % 3) for worker in range(-(-num_steps // count))]
+    dealer = InOrder(num_steps)
+    leases = [dealer.deal(worker % 3, count) for worker in range(-(-num_steps // count))]
     assert steps_of(leases) == list(range(num_steps))
 
 
 def test_in_order_goes_on_where_nobody_knows_the_end():
-    dealer = InOrder(None, 4)
-    assert [dealer.deal(0) for _ in range(3)] == [Lease(0, 4), Lease(4, 4), Lease(8, 4)]
+    dealer = InOrder(None)
+    assert [dealer.deal(0, 4) for _ in range(3)] == [Lease(0, 4), Lease(4, 4), Lease(8, 4)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -34,32 +34,32 @@ def test_in_order_goes_on_where_nobody_knows_the_end():
 def test_ranges_lease_every_step_once_whoever_asks(num_steps, count, workers):
     dealer = Ranges(num_steps, count, workers, patience_seconds=0.0)
     asks = random.Random(num_steps * workers + count)
-    leases = [dealer.deal(asks.randrange(workers)) for _ in range(-(-num_steps // count))]
+    leases = [dealer.deal(asks.randrange(workers), count) for _ in range(-(-num_steps // count))]
     assert sorted(steps_of(leases)) == list(range(num_steps))
 
 
 def test_a_worker_reads_its_range_from_front_to_back():
     dealer = Ranges(20, 1, workers=2)
-    assert steps_of([dealer.deal(1) for _ in range(10)]) == list(range(10, 20))
-    assert steps_of([dealer.deal(0) for _ in range(3)]) == [0, 1, 2]
+    assert steps_of([dealer.deal(1, 1) for _ in range(10)]) == list(range(10, 20))
+    assert steps_of([dealer.deal(0, 1) for _ in range(3)]) == [0, 1, 2]
 
 
 def test_a_worker_without_a_range_takes_half_of_the_longest():
     dealer = Ranges(40, 1, workers=2)
-    assert len([dealer.deal(0) for _ in range(20)]) == 20
+    assert len([dealer.deal(0, 1) for _ in range(20)]) == 20
     # Of 20..39 it takes 30..39.
-    assert dealer.deal(0) == Lease(30, 1)
-    assert dealer.deal(1) == Lease(20, 1)
+    assert dealer.deal(0, 1) == Lease(30, 1)
+    assert dealer.deal(1, 1) == Lease(20, 1)
 
 
 def test_a_short_rest_is_left_to_its_owner():
     dealer = Ranges(10, 1, workers=2, patience_seconds=3600.0)
     for _ in range(5):
-        dealer.deal(0)
-    assert dealer.deal(0) is None
-    assert dealer.deal(1) == Lease(5, 1)
+        dealer.deal(0, 1)
+    assert dealer.deal(0, 1) is None
+    assert dealer.deal(1, 1) == Lease(5, 1)
 
 
 def test_the_rest_of_an_owner_who_is_away_is_taken():
     dealer = Ranges(10, 1, workers=2, patience_seconds=0.0)
-    assert sorted(steps_of([dealer.deal(0) for _ in range(10)])) == list(range(10))
+    assert sorted(steps_of([dealer.deal(0, 1) for _ in range(10)])) == list(range(10))

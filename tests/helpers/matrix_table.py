@@ -23,7 +23,7 @@ from tests.helpers.setups import WORKERS
 
 COLUMNS = ["mirrored2", "mirrored3", "stock mirrored2", "workers2", "workers3", "stock workers2"]
 COLUMNS += ["parameter_server"]
-ACCUMULATION_COLUMNS = ["no_strategy", "one_device_strategy", "mirrored2", "mirrored3", "workers2"]
+ACCUMULATION_COLUMNS = ["no_strategy", "one_device_strategy", "mirrored2", "mirrored3", "workers2", "parameter_server"]
 STOCK_SETUPS = ("mirrored2", "workers2")
 HEAD = """# What equals one device, and how nearly
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.cluster_runner import run_python
-from tests.strategies.programs.parameter_server_faults import ROWS, STEPS
+from tests.strategies.programs.parameter_server_faults import PATIENCE_SECONDS, ROWS, STEPS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -21,6 +21,9 @@ FITS = {
     "restarted records": 1,
     "across an epoch's end": 2,
     "all restarted": 1,
+    "stopped feed": 1,
+    "stopped records": 1,
+    "awake again": 1,
     "gone for good": 1,
 }
 
@@ -41,6 +44,11 @@ def test_every_example_is_reported_once_and_applied_at_least_once(results, name)
     assert result["reported"] == STEPS * FITS[name]
     assert result["applied"] >= result["reported"]
     assert result["repeated"] == result["applied"] - result["reported"]
+
+
+@pytest.mark.parametrize("how", ["feed", "records"])
+def test_a_worker_that_is_stopped_is_not_waited_for(results, how):
+    assert results[f"stopped {how}"]["seconds"] < 10 * PATIENCE_SECONDS
 
 
 def test_evaluate_is_exact_when_a_worker_dies_in_it(results):

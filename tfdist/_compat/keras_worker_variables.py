@@ -10,6 +10,7 @@ Seen in TensorFlow 2.21, Keras 3.15.1. Can go when Keras' variables add in place
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ from keras.src.backend.common import KerasVariable
 from tensorflow.python.ops import resource_variable_ops
 
 from tfdist._compat import hooks
+from tfdist._compat.tensorflow_worker_tables import graph_of_worker
+
+#: By graph and name.
+_named: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 _in_place = {name: getattr(KerasVariable, name) for name in ("assign_add", "assign_sub")}
 
@@ -61,19 +66,11 @@ def standing_for(variables: list[Any], values: list[Any]) -> Iterator[None]:
             variable._value = value
 
 
-@contextlib.contextmanager
-def moving_averages(variables: list[Any]) -> Iterator[None]:
-    """Keras variables, of which a step of a worker reads one value and to which it adds its changes."""
-    with standing_for(variables, [_MovingAverage(variable._value) for variable in variables]):
-        yield
+class MovingAverage:
+    """A variable to which a step adds its changes, and its value as the step knows it."""
 
-
-class _MovingAverage:
-    """A variable, and its value as this step knows it."""
-
-    def __init__(self, variable: Any) -> None:
-        self._variable = variable
-        self._known = variable.read_value()
+    def __init__(self, variable: Any, value: tf.Tensor) -> None:
+        self._variable, self._known = variable, value
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._variable, name)
@@ -81,7 +78,7 @@ class _MovingAverage:
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
         return self._known if dtype is None else tf.cast(self._known, dtype)
 
-    def assign(self, value: Any) -> _MovingAverage:
+    def assign(self, value: Any) -> MovingAverage:
         self._variable.assign_add(value - self._known)
         self._known = value
         return self
@@ -112,8 +109,22 @@ def _worker_variable(like: Any, name: str) -> Any:
 
 
 def named_variable(shape: Any, dtype: tf.DType, name: str) -> Any:
-    """A variable in the process that runs the graph, kept under a name between runs; without a value at first."""
-    handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name)
-    return resource_variable_ops.BaseResourceVariable(
-        trainable=False, shape=tf.TensorShape(shape), dtype=dtype, handle=handle, handle_name=name, in_graph_mode=False
-    )
+    """A variable in the process that runs the graph, kept under a name between runs; without a value at first.
+
+    In all graphs of a function for workers it is one and the same, or TensorFlow would not keep what is done to it in
+    order.
+    """
+    graph = graph_of_worker()
+    known = _named.setdefault(graph, {})
+    if name not in known:
+        with graph.as_default():
+            handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name)
+        known[name] = resource_variable_ops.BaseResourceVariable(
+            trainable=False,
+            shape=tf.TensorShape(shape),
+            dtype=dtype,
+            handle=handle,
+            handle_name=name,
+            in_graph_mode=False,
+        )
+    return known[name]

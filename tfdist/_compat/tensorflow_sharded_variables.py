@@ -25,6 +25,9 @@ from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
 from tensorflow.python.framework.composite_tensor_gradient import CompositeTensorGradient
 
+from tfdist._compat import hooks
+from tfdist._compat.keras_packed_variables import pushed
+
 #: Optimizers that change each element by what they know of this element alone.
 _ELEMENTWISE = frozenset(
     (
@@ -57,6 +60,9 @@ def distributed_tf_update_step(self: Any, distribution: Any, grads_and_vars: Any
             self.update_step(gradient, variable, learning_rate)
         else:
             others.append((gradient, variable))
+    step = hooks.current_step()
+    if step is not None and step.is_concurrent:
+        others = pushed(others)
     if others:
         _distributed_tf_update_step(self, distribution, others, learning_rate)
 

@@ -28,13 +28,18 @@ def install() -> None:
 
 
 @contextlib.contextmanager
-def tables_of_worker() -> Iterator[None]:
-    """The graph that is traced is that of a function for workers."""
+def function_of_worker() -> Iterator[None]:
+    """The graph that is traced is that of a function for workers, and no other function's inside it."""
     _graphs.append(ops.get_default_graph())
     try:
         yield
     finally:
         _graphs.pop()
+
+
+def graph_of_worker() -> Any:
+    """The outermost graph of the function that is traced for workers."""
+    return _graphs[-1] if _graphs else ops.get_default_graph()
 
 
 def resource_handle(self: Any) -> Any:

@@ -24,8 +24,8 @@ class Lease(NamedTuple):
 class Dealer(Protocol):
     """Deals out a pass's steps."""
 
-    def deal(self, worker: int) -> Lease | None:
-        """Steps for a worker's next execution, or None if another worker had better make it.
+    def deal(self, worker: int, count: int) -> Lease | None:
+        """Up to `count` steps for a worker's next execution, or None if another worker had better make it.
 
         It gives as many leases as there are executions.
         """
@@ -38,21 +38,20 @@ class InOrder:
 
     Args:
         num_steps: Of the pass; None if nobody knows.
-        count: Steps of an execution.
     """
 
-    def __init__(self, num_steps: int | None, count: int) -> None:
-        self._num_steps, self._count = num_steps, count
+    def __init__(self, num_steps: int | None) -> None:
+        self._num_steps = num_steps
         self._next = 0
         self._lock = threading.Lock()
 
-    def deal(self, worker: int) -> Lease:
+    def deal(self, worker: int, count: int) -> Lease:
         """See `Dealer`."""
         with self._lock:
             first = self._next
-            self._next += self._count
-        left = self._count if self._num_steps is None else self._num_steps - first
-        return Lease(first, max(0, min(self._count, left)))
+            self._next += count
+        left = count if self._num_steps is None else self._num_steps - first
+        return Lease(first, max(0, min(count, left)))
 
 
 class Ranges:
@@ -63,7 +62,7 @@ class Ranges:
 
     Args:
         num_steps: Of the pass.
-        count: Steps of an execution.
+        count: Steps of every execution but the last.
         workers: How many there are.
         patience_seconds: How long an owner may be away.
     """
@@ -76,7 +75,7 @@ class Ranges:
         self._came = [time.monotonic()] * workers
         self._lock = threading.Lock()
 
-    def deal(self, worker: int) -> Lease | None:
+    def deal(self, worker: int, count: int) -> Lease | None:
         """See `Dealer`."""
         with self._lock:
             self._came[worker] = time.monotonic()

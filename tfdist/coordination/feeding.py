@@ -25,6 +25,8 @@ class FedData:
 
     def __init__(self, dataset: tf.data.Dataset, on_pass: Callable[[Feed], None]) -> None:
         self.dataset, self._on_pass = dataset, on_pass
+        #: As the user told Keras.
+        self.steps_per_epoch: int | None = None
 
     @property
     def element_spec(self) -> Any:
@@ -32,15 +34,21 @@ class FedData:
         return self.dataset.element_spec
 
     def __iter__(self) -> Iterator[Any]:
-        feed = Feed(self.dataset)
+        feed = Feed(self.dataset, self.steps_per_epoch)
         self._on_pass(feed)
         return feed
 
 
 class Feed(Iterator[Any]):
-    """One pass, or the endless one, over the chief's dataset."""
+    """One pass, or the endless one, over the chief's dataset.
 
-    def __init__(self, dataset: tf.data.Dataset) -> None:
+    Args:
+        dataset: The chief's.
+        steps_per_epoch: As the user told Keras.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset, steps_per_epoch: int | None = None) -> None:
+        self.steps_per_epoch = steps_per_epoch
         self._batches = iter(dataset)
         self._ahead: collections.deque[Any] = collections.deque()
         self.spec = tf.nest.map_structure(without_optional, dataset.element_spec)

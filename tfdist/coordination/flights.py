@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist.cluster import Cluster
 from tfdist.coordination.faults import explained
+from tfdist.log import logger
 
 #: How often it's looked whether the job has failed while a result is waited for.
 _LOOK_EVERY_SECONDS = 0.2
@@ -48,14 +49,20 @@ class Flight:
         self.on_result = on_result
         #: Gives the result in this process, None while there is none.
         self.result: Callable[[], Any] | None = None
+        #: When it began last, and on which worker.
+        self.begun_at: float | None = None
+        self.worker: int | None = None
 
     def run(self) -> None:
         """Called in the coordinator's thread of a worker, on its device."""
+        if self.result is not None:
+            return  # another worker was quicker
         arguments = self._arguments(compat.current_worker())
         if arguments is None:
             time.sleep(_DECLINED_SECONDS)  # the worker has nothing else to do
             self._again(self)
             return
+        self.begun_at, self.worker = time.monotonic(), compat.current_worker()
         result = self._function(*arguments)
         # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
         flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
@@ -70,10 +77,12 @@ class Flights:
         coordinator: TensorFlow's ClusterCoordinator.
         cluster: Of the job.
         limit: How many may be in flight.
+        patience_seconds: How long one may take before another worker begins it too.
     """
 
-    def __init__(self, coordinator: Any, cluster: Cluster, limit: int) -> None:
+    def __init__(self, coordinator: Any, cluster: Cluster, limit: int, patience_seconds: float) -> None:
         self._coordinator, self._cluster, self.limit = coordinator, cluster, limit
+        self._patience_seconds = patience_seconds
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._in_order: collections.deque[Flight] = collections.deque()
         #: How many epochs have ended.
@@ -131,6 +140,20 @@ class Flights:
             except queue.Empty:
                 with self._failing():
                     self._coordinator.done()
+                self._begin_again(self._in_order[0])
+
+    def _begin_again(self, flight: Flight) -> None:
+        """Have another worker make an execution that takes too long: its worker is stopped, or out of reach."""
+        if flight.begun_at is None or time.monotonic() - flight.begun_at < self._patience_seconds:
+            return
+        logger.warning(
+            "worker %d has been at an execution for %.0f s: another worker begins it too. If it only takes long, raise "
+            "patience_seconds",
+            flight.worker,
+            time.monotonic() - flight.begun_at,
+        )
+        flight.begun_at = None
+        self._schedule(flight)
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:

@@ -80,8 +80,6 @@ class WorkerPass:
         self.has_ended = False
         #: Which it is of the passes over this data that are read, and of all.
         self.epoch = self.id = -1
-        #: Steps that may begin until `end_epoch`; None for all that there are.
-        self._left: int | None = data.steps_per_epoch
         self._begun = 0
         self._seeds: list[tuple[int, int]] = []
         self._dealer: Dealer | None = None
@@ -103,48 +101,51 @@ class WorkerPass:
         return self.data.text.filling(self._seeds)
 
     @property
-    def is_all_begun(self) -> bool:
-        """Whether as many steps have begun as Keras wants of this epoch."""
-        return self._left is not None and self._left <= 0
-
-    def end_epoch(self) -> None:
-        """Keras goes on to the next epoch, in the same pass."""
-        self._left = self.data.steps_per_epoch
-
-    @property
     def is_measured(self) -> bool:
         """Whether it's known beforehand if there is a next step."""
         return self.data.num_steps is not None or self.data.is_endless
 
-    def begin(self, count: int) -> LeasedWork:
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """As the user told Keras."""
+        return self.data.steps_per_epoch
+
+    def begin(self, count: int, *, always: bool) -> LeasedWork:
         """The next execution's work.
+
+        Args:
+            count: Steps that it makes at most.
+            always: Whether all executions of the pass but the last make as many.
 
         Raises:
             StopIteration: there is none.
         """
         if self._dealer is None:
-            self._dealer = self._make_dealer(count)
+            self._dealer = self._make_dealer(count, always)
             self.epoch, self.id = next(self.data.epochs), next(_ids)
             # Once, and here: in the coordinator's threads it would be an operation on the worker for every execution.
             self._seeds = self.data.text.seeds(self.data.seed, self.number)
         if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
             raise StopIteration
+        work = LeasedWork(self, self._dealer, count)
+        left = count if self.data.num_steps is None else self.data.num_steps - self._begun
+        work.steps = min(count, left)
         self._begun += count
-        if self._left is not None:
-            self._left -= count
-        return LeasedWork(self, self._dealer)
+        return work
 
-    def _make_dealer(self, count: int) -> Dealer:
-        if self.data.is_indexed and self.data.num_steps is not None:
+    def _make_dealer(self, count: int, always: bool) -> Dealer:
+        if always and self.data.is_indexed and self.data.num_steps is not None:
             return Ranges(self.data.num_steps, count, self.data.workers)
-        return InOrder(self.data.num_steps, count)
+        return InOrder(self.data.num_steps)
 
 
 class LeasedWork:
     """What an execution reads, decided when a worker begins it."""
 
-    def __init__(self, of_pass: WorkerPass, dealer: Dealer) -> None:
-        self._pass, self._dealer = of_pass, dealer
+    def __init__(self, of_pass: WorkerPass, dealer: Dealer, count: int) -> None:
+        self._pass, self._dealer, self._count = of_pass, dealer, count
+        #: How many steps it has, as far as anybody knows.
+        self.steps = count
         self.lease: Lease | None = None
         self._lock = threading.Lock()
 
@@ -154,7 +155,7 @@ class LeasedWork:
         None if another worker had better make these steps.
         """
         with self._lock:
-            self.lease = self.lease or self._dealer.deal(worker)
+            self.lease = self.lease or self._dealer.deal(worker, self._count)
         if self.lease is None:
             return None
         return np.array([worker, self._pass.id, self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()

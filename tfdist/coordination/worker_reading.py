@@ -8,8 +8,6 @@ elsewhere, or nowhere in a new process     the pass is opened anew, at the step 
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
@@ -19,6 +17,8 @@ from tfdist.coordination.worker_data import WorkerData
 from tfdist.data.reading.reader_calls import SEEK
 
 _NUMBERS_BYTES = 40
+#: Steps of indexed data; beyond, opening it anew is quicker.
+_MOST_SKIPPED = 32
 
 
 class WorkerReading:
@@ -51,20 +51,19 @@ class WorkerReading:
     def _go_to_first(self) -> None:
         known = tf.raw_ops.VarIsInitializedOp(resource=self._at.handle)
         at = tf.cond(known, self._at.read_value, lambda: tf.constant([-1, -1], tf.int64))
-        if self._data.is_indexed:
-            is_here = tf.logical_and(at[0] == self._pass, at[1] == self._first)
-            tf.cond(is_here, lambda: tf.no_op(), self._open)
-        else:
-            is_behind = tf.logical_or(at[0] != self._pass, at[1] > self._first)
-            tf.cond(is_behind, self._open, lambda: tf.no_op())
-            self._skip(self._first - tf.where(is_behind, tf.zeros([], tf.int64), at[1]))
+        ahead = self._first - at[1]
+        most = _MOST_SKIPPED if self._data.is_indexed else tf.int64.max
+        is_near = tf.reduce_all([at[0] == self._pass, ahead >= 0, ahead <= most])
+        tf.cond(is_near, lambda: tf.constant(0), self._open)
+        self._skip(tf.where(is_near, ahead, tf.zeros_like(ahead) if self._data.is_indexed else self._first))
 
-    def _open(self) -> Any:
+    def _open(self) -> tf.Tensor:
         first = self._first if self._data.is_indexed else tf.zeros([], tf.int64)
         for key in self._data.reader_keys:
             py_functions.call(SEEK, [tf.constant(key), self._epoch, first], [tf.int64], stateful=True)
         # Read on while the worker computes.
-        return self._iterator.begin(self._data.text.open(self._filling).prefetch(tf.data.AUTOTUNE))
+        self._iterator.begin(self._data.text.open(self._filling).prefetch(tf.data.AUTOTUNE))
+        return tf.constant(0)
 
     def _skip(self, steps: tf.Tensor) -> None:
         def body(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -70,6 +70,17 @@ class AccumulationOptions:
         return self.steps == 1 and not self.skip_rules
 
     @property
+    def fixed_steps(self) -> int:
+        """K, where it doesn't change during training.
+
+        Raises:
+            ValueError: it's a function of optimizer steps.
+        """
+        if callable(self.steps):
+            raise ValueError(f"Expected: a number of micro-batches. Received: steps={self.steps!r}. Give a number.")
+        return self.steps
+
+    @property
     def traced(self) -> tuple[Any, ...]:
         """What a compiled train function depends on; a number of steps is read when it runs."""
         return (self.steps if callable(self.steps) else None, self.is_trivial, self.dtype, self.skip_rules)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import gradient_accumulation_steps, parts_of, strategy_of
+from tfdist._compat.keras_optimizers import accumulation_of, parts_of, strategy_of
+from tfdist.gradients import AccumulationOptions
 from tfdist.log import logger
 
 
@@ -65,19 +66,23 @@ def refuse_few_steps(steps: int | None, workers: int) -> None:
         )
 
 
-def refuse_jit_and_accumulation(model: Any) -> None:
+def refuse_jit_and_accumulation(model: Any, options: AccumulationOptions) -> None:
     """What doesn't work with variables of other machines."""
     if model.jit_compile is True:
         raise ValueError(
             "XLA cannot compile steps whose variables are on parameter servers. Expected: jit_compile=False or 'auto'. "
             f"Received: jit_compile=True in model.compile() of model {model.name!r}. Leave jit_compile out."
         )
-    steps = None if model.optimizer is None else gradient_accumulation_steps(model.optimizer)
-    if steps not in (None, 1):
+    if accumulation_of(model.optimizer) is not None:
         raise ValueError(
-            "Gradients are not accumulated under ParameterServerStrategy yet. Expected: an optimizer without "
-            f"gradient_accumulation_steps. Received: gradient_accumulation_steps={steps}. Use larger batches, or "
-            "MultiWorkerMirroredStrategy."
+            "Under ParameterServerStrategy gradients are accumulated by the workers. Expected: "
+            "ParameterServerStrategy(gradient_accumulation_steps=K). Received: an optimizer that was given to "
+            "tfdist.gradients.accumulate(). Give the number to the strategy."
+        )
+    if callable(options.steps) or options.skip_rules or options.leftover == "carry":
+        raise ValueError(
+            "Workers add up a fixed number of micro-batches. Expected: gradient_accumulation_steps=K with "
+            f"leftover='flush' or 'drop' and no skip_rules. Received: {options}."
         )
     if model.run_eagerly:
         logger.warning("run_eagerly has no effect under ParameterServerStrategy: steps run on workers, as graphs")

@@ -20,8 +20,11 @@ from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.serving import serve, tell_end
 from tfdist.coordination.worker_data import WorkerData, WorkerPass
+from tfdist.coordination.worker_step import WorkerStep
 from tfdist.data.rows import shard_policy
 from tfdist.errors import ClusterError
+from tfdist.gradients import AccumulationOptions, Steps
+from tfdist.gradients.doors import combined
 from tfdist.log import logger
 from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
 from tfdist.strategies.multi_worker_mirrored import as_resolver
@@ -45,10 +48,14 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         variable_partitioner: how variables are cut into shards, such as
             `tf.distribute.experimental.partitioners.MinSizePartitioner`; None leaves them whole.
+        gradient_accumulation_steps: batches (micro-batches) that a worker adds up to an optimizer step, or
+            `tfdist.gradients.AccumulationOptions`.
         data: who reads the data: "worker", each worker its part; "feed", the chief, which sends batches to the workers;
             "auto", the workers what any process can read, the chief the rest.
         max_in_flight: executions that may be under way at once, which bounds how old the variables can be that a
             gradient was computed with; None is two a worker. With 1, training is that of one device.
+        patience_seconds: how long an execution may take before another worker begins it too, since its own may have
+            been stopped or cut off; its gradients are then applied twice if it comes back.
 
     Raises:
         ClusterError: the cluster has no ps, no worker or not one chief.
@@ -67,13 +74,16 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         variable_partitioner: Callable[..., Any] | None = None,
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         data: str = "auto",
         max_in_flight: int | None = None,
+        patience_seconds: float = 60.0,
     ) -> None:
         described = _described(resolve() if cluster is None else cluster)
         _check(described, max_in_flight)
         if data not in _DATA:
             raise ValueError(f"data is one of {', '.join(map(repr, _DATA))}. Received: data={data!r}.")
+        self._accumulation = AccumulationOptions.of(gradient_accumulation_steps)
         if described.task.type != "chief":
             sys.exit(serve(described))
         _compat.install()
@@ -81,7 +91,8 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         compat.place_variables(self)
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         workers = len(described.addresses("worker"))
-        self.flights = Flights(coordinator, described, max_in_flight or _IN_FLIGHT_PER_WORKER * workers)
+        in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
+        self.flights = Flights(coordinator, described, in_flight, patience_seconds)
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
@@ -122,6 +133,23 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         feed = self._pass.read_by_chief if isinstance(self._pass, WorkerPass) else self._pass
         return feed if feed is not None and feed.last is batches[-1] else None
 
+    @property
+    def gradient_accumulation_steps(self) -> Steps:
+        """Micro-batches to an optimizer step; assign another number or `AccumulationOptions` between fits."""
+        return self._accumulation.steps
+
+    @gradient_accumulation_steps.setter
+    def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
+        self._accumulation = AccumulationOptions.of(steps)
+
+    def options_of(self, optimizer: Any) -> AccumulationOptions:
+        """How an optimizer accumulates here.
+
+        Raises:
+            ValueError: strategy and optimizer ask for different numbers of micro-batches.
+        """
+        return self._accumulation if optimizer is None else combined(self._accumulation, optimizer)
+
     def run_on_worker(self, function: Callable[[Any], Any], batch: Any) -> Any:
         """Call a function of a batch in the replica of the worker that a graph is traced for."""
         return self.extended.call_for_each_replica(tf.autograph.experimental.do_not_convert(function), args=(batch,))
@@ -139,7 +167,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         """Refuse what can't work, and forget what an interrupted `fit` has left."""
         self.flights.forget()
         refuse_foreign_optimizer(self, model)
-        refuse_jit_and_accumulation(model)
+        refuse_jit_and_accumulation(model, self.options_of(model.optimizer))
         if data is not None and data.training:
             refuse_few_steps(data.num_batches, len(self.worker_indices))
 
@@ -153,14 +181,11 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
 
     def note_epoch_length(self, data: Any, steps_per_epoch: int | None) -> None:
         """No more begin, even if data goes on."""
-        if isinstance(data, WorkerData):
-            data.steps_per_epoch = steps_per_epoch
+        data.steps_per_epoch = steps_per_epoch
 
     def end_steps(self) -> None:
         """All executions have ended when `fit` goes on to validation, callbacks and the next epoch."""
         self.flights.end_round()
-        if isinstance(self._pass, WorkerPass):
-            self._pass.end_epoch()
 
     def before_write(self, path: str) -> None:
         """No step changes the variables while they are saved."""
@@ -173,8 +198,15 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
     def apply_gradients(
         self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
     ) -> None:
-        """A worker's gradients are applied as they are."""
-        update(gradients, variables)
+        """A worker's gradients are applied as they are, or added to those that wait for an optimizer step."""
+        step = hooks.current_step()
+        if not isinstance(step, WorkerStep):
+            update(gradients, variables)
+        elif step.accumulation is None:
+            with step.fetch.updating():
+                update(gradients, variables)
+        else:
+            step.accumulation.add(gradients, variables, update, *step.micro_batch_weight())
 
 
 def _is_keras_array(dataset: tf.data.Dataset) -> bool:

@@ -21,6 +21,7 @@ from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor
+from tfdist.gradients import AccumulationOptions
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import WorkerFunction
 
@@ -40,6 +41,13 @@ class CoordinatedFunction:
         self._flights: Flights = strategy.flights
         self._step = python_function(step)
         self._steps = int(model.steps_per_execution)
+        self._options = strategy.options_of(model.optimizer) if training else AccumulationOptions()
+        #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
+        #: counts, which are its next steps.
+        self._taken = -(-self._steps // self._options.fixed_steps) * self._options.fixed_steps
+        #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
+        self._ahead = 0
+        self._left: int | None = None
         self._functions: dict[Any, WorkerFunction] = {}
         self._latest: Logs | None = None
         self._data: Any = None
@@ -51,6 +59,11 @@ class CoordinatedFunction:
             with strategy.scope():  # what it assigns as it is built must not become part of a step
                 build_if_needed(model.optimizer, model.trainable_variables)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the optimizer accumulates as when the function was made."""
+        return not self._training or self._options == self._strategy.options_of(self._model.optimizer)
+
     def __call__(self, data: Any) -> Logs:
         """Begin one execution; raises StopIteration when the data is at its end and all have landed."""
         if not isinstance(data, (Feed, WorkerPass)):
@@ -58,22 +71,32 @@ class CoordinatedFunction:
         if self._training and hooks.is_first_of_fit(self._model, "step"):
             self._strategy.check_before_steps(self._model)
         if data is not self._data or self._round != self._flights.rounds:
-            self._data, self._latest, self._untold, self._round = data, None, 0, self._flights.rounds
+            self._begin_epoch(data)
         if isinstance(data, WorkerPass) and not data.is_measured:
             return self._next_found(data)
-        try:
-            self._begin(data)
-        except StopIteration:
-            self._flights.end_round()
-            raise
+        if self._ahead < self._steps:
+            try:
+                self._ahead += self._begin(data)
+            except StopIteration:
+                if not self._ahead:
+                    self._flights.end_round()
+                    raise
+        self._ahead = max(0, self._ahead - self._steps)
         while self._latest is None or self._flights.is_full:
             self._flights.take_first()
         return self._latest
 
+    def _begin_epoch(self, data: Feed | WorkerPass) -> None:
+        self._data, self._round = data, self._flights.rounds
+        self._latest, self._untold, self._ahead = None, 0, 0
+        steps = data.steps_per_epoch
+        # Keras makes whole executions.
+        self._left = None if steps is None else -(-steps // self._steps) * self._steps
+
     def _next_found(self, data: WorkerPass) -> Logs:
         """Of data whose length nobody knows: Keras is told of an execution when it has landed with a step in it."""
         while not self._untold:
-            while not (self._flights.is_full or data.has_ended or data.is_all_begun):
+            while not (self._flights.is_full or data.has_ended or self._left == 0):
                 self._begin(data)
             if not len(self._flights):
                 raise StopIteration
@@ -83,22 +106,36 @@ class CoordinatedFunction:
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`."""
+        if self._options.fixed_steps > 1:
+            raise ValueError(
+                "train_on_batch trains on one batch, which is less than an optimizer step. Expected: no gradient "
+                f"accumulation. Received: gradient_accumulation_steps={self._options.steps}. Use fit."
+            )
         batch = tf.nest.map_structure(as_tensor, batch)
         self._latest = None
         self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
         return self._latest or {}
 
-    def _begin(self, data: Feed | WorkerPass) -> None:
+    def _begin(self, data: Feed | WorkerPass) -> int:
+        """Begin an execution; how many steps it has, as far as that is known."""
+        count = self._taken if self._left is None else min(self._taken, self._left)
         if isinstance(data, Feed):
-            self._begin_batches(data.take(self._steps), data.spec)
+            batches = data.take(count)
+            self._begin_batches(batches, data.spec)
+            begun = len(batches)
         else:
-            self._begin_lease(data.data, data.begin(self._steps))
+            work = data.begin(count, always=self._left is None or self._left % self._taken == 0)
+            self._begin_lease(data.data, work)
+            begun = work.steps
+        if self._left is not None:
+            self._left -= count
+        return begun
 
     def _begin_batches(self, batches: list[Any], spec: Any) -> None:
         key = (len(batches), str(spec))
         if key not in self._functions:
-            made = WorkerFunction.of_batches(self._strategy, self._model, self._step, spec, len(batches))
+            made = WorkerFunction.of_batches(self._strategy, self._model, self._step, spec, len(batches), self._options)
             self._functions[key] = made
         function, workers = self._functions[key], self._strategy.worker_indices
         self._flights.begin(
@@ -109,7 +146,7 @@ class CoordinatedFunction:
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
-            made = WorkerFunction.of_leases(self._strategy, self._model, self._step, data, self._steps)
+            made = WorkerFunction.of_leases(self._strategy, self._model, self._step, data, self._taken, self._options)
             self._functions[data.name] = made
         function = self._functions[data.name]
 
@@ -124,7 +161,7 @@ class CoordinatedFunction:
         if self._training:
             self._strategy.reported_steps += steps
         if steps:
-            self._untold += 1
+            self._untold += -(-steps // self._steps)
             if self._latest is None:
                 self._latest = logs
             else:

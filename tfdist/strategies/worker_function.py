@@ -16,14 +16,17 @@ import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat.keras_packed_variables import Fetch
 from tfdist._compat.keras_trainer import flatten_layers
-from tfdist._compat.keras_worker_variables import moving_averages, on_worker
-from tfdist._compat.tensorflow_worker_tables import tables_of_worker
+from tfdist._compat.keras_worker_variables import on_worker
+from tfdist._compat.tensorflow_worker_tables import function_of_worker
 from tfdist.coordination.metrics import Updates, metrics_of
 from tfdist.coordination.reports import ReportFormat
+from tfdist.coordination.worker_accumulation import WorkerAccumulation
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.coordination.worker_reading import WorkerReading
 from tfdist.coordination.worker_step import WorkerStep
+from tfdist.gradients import AccumulationOptions
 from tfdist.strategies.logs import Logs, LogSources, Values, metric_results
 
 _numbers = itertools.count()
@@ -47,23 +50,28 @@ class WorkerFunction:
         model: a compiled Keras model.
         step: its train_step or test_step.
         spec: of a batch.
+        options: of gradient accumulation; trivial ones where nothing is trained.
     """
 
     #: The concrete function: of the worker's index and batches, or of a lease's message.
     on_worker: Any
 
-    def __init__(self, strategy: Any, model: Any, step: Step, spec: Any) -> None:
+    def __init__(self, strategy: Any, model: Any, step: Step, spec: Any, options: AccumulationOptions) -> None:
         self._strategy, self._model, self._step, self._spec = strategy, model, step, spec
         self._logs, self._format, self._updates = LogSources(), ReportFormat(), Updates()
         self._metrics = metrics_of(model)
         self._moving = _moving_averages_of(model)
-        self._name = f"tfdist/metrics/{next(_numbers)}"
-        self._add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
+        moving = {id(one) for one in self._moving}
+        self._read = [one for one in model.trainable_variables if id(one) not in moving]
+        self._name = f"tfdist/function/{next(_numbers)}"
+        self._accumulation = _accumulation(options, f"{self._name}/gradients")
 
     @classmethod
-    def of_batches(cls, strategy: Any, model: Any, step: Step, spec: Any, steps: int) -> WorkerFunction:
+    def of_batches(
+        cls, strategy: Any, model: Any, step: Step, spec: Any, steps: int, options: AccumulationOptions
+    ) -> WorkerFunction:
         """For batches that are sent along, `steps` at a time."""
-        made = cls(strategy, model, step, spec)
+        made = cls(strategy, model, step, spec, options)
 
         def run(worker: tf.Tensor, *batches: Any) -> Any:
             return made._report(worker, lambda one: _sent_steps(one, list(batches)))
@@ -72,9 +80,11 @@ class WorkerFunction:
         return made
 
     @classmethod
-    def of_leases(cls, strategy: Any, model: Any, step: Step, data: WorkerData, steps: int) -> WorkerFunction:
+    def of_leases(
+        cls, strategy: Any, model: Any, step: Step, data: WorkerData, steps: int, options: AccumulationOptions
+    ) -> WorkerFunction:
         """For data that the worker reads, up to `steps` at a time."""
-        made = cls(strategy, model, step, data.element_spec)
+        made = cls(strategy, model, step, data.element_spec, options)
 
         def run(message: tf.Tensor) -> Any:
             reading = WorkerReading(data, message)
@@ -87,25 +97,43 @@ class WorkerFunction:
         function = tf.function(tf.autograph.experimental.do_not_convert(run))
         with compat.tracing_for_workers(self._strategy):
             self.on_worker = function.get_concrete_function(*specs)
+        add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
+        self._add = add.get_concrete_function(self.on_worker.structured_outputs[0])
 
     def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
-        with tables_of_worker(), on_worker(self._metrics.summed_variables, self._name) as totals:
+        with function_of_worker(), on_worker(self._metrics.summed_variables, self._name) as totals:
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
+            apply = tf.autograph.experimental.do_not_convert(lambda: self._apply(worker))
+            updates = _Updates(self._accumulation, tf.function(apply))
+            updates.begin()
             sends = bool(self._metrics.updated)
-            steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends))
+            steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends, updates))
+            updates.end(steps.done)
             values = [steps.done, *steps.others, *(total.read_value() for total in totals)]
             return self._format.pack(values), steps.sent if sends else []
 
     def _one_step(self, worker: tf.Tensor, batch: Any) -> tuple[Values, Values]:
         def replica_step(data: Any) -> Values:
-            scope, recording = hooks.step_scope(WorkerStep(worker)), self._updates.recording(self._metrics.updated)
-            with scope as step, recording, moving_averages(self._moving):
+            fetch = Fetch(self._read, self._moving)
+            scope = hooks.step_scope(WorkerStep(data, worker, fetch, self._accumulation))
+            with scope as step, self._updates.recording(self._metrics.updated), fetch.used():
                 return self._logs.split(self._step(data), step.results)
 
         others = self._strategy.run_on_worker(replica_step, batch)
         return [tf.convert_to_tensor(value) for value in others], self._updates.tensors
+
+    def _apply(self, worker: tf.Tensor) -> tf.Tensor:
+        """An optimizer step with the gradients that were added up."""
+
+        def replica_step(worker: tf.Tensor) -> tf.Tensor:
+            with hooks.step_scope(WorkerStep(None, worker, Fetch([], []))):
+                if self._accumulation is not None:
+                    self._accumulation.apply()
+            return tf.constant(0)
+
+        return self._strategy.run_on_worker(replica_step, worker)
 
     def absorb(self, result: tuple[tf.Tensor, list[list[tf.Tensor]]]) -> Landed:
         """On the chief: add a report to the metrics."""
@@ -127,6 +155,31 @@ class WorkerFunction:
         return steps, others, [] if self._metrics.updated else metric_results(self._logs.metrics)
 
 
+class _Updates(NamedTuple):
+    """When the gradients that were added up are applied; never, if each step applies its own."""
+
+    accumulation: WorkerAccumulation | None
+    apply: Callable[[], tf.Tensor]
+
+    def begin(self) -> None:
+        """Before the first step."""
+        if self.accumulation is not None:
+            self.accumulation.clear()
+
+    def after(self, done: tf.Tensor) -> None:
+        """After a step, the `done`-th."""
+        if self.accumulation is not None:
+            self._apply_if(tf.equal(done % self.accumulation.steps, 0))
+
+    def end(self, done: tf.Tensor) -> None:
+        """After the last step."""
+        if self.accumulation is not None and not self.accumulation.drops:
+            self._apply_if(tf.not_equal(done % self.accumulation.steps, 0))
+
+    def _apply_if(self, is_time: tf.Tensor) -> None:
+        tf.cond(is_time, self.apply, lambda: tf.constant(0))
+
+
 class OneStep(NamedTuple):
     """Keras' step on a batch: what it returns, what that looks like, and whether the second part is sent step by step.
 
@@ -136,6 +189,7 @@ class OneStep(NamedTuple):
     call: Callable[[Any], tuple[Values, Values]]
     outputs: tuple[Values, Values]
     sends: bool
+    updates: _Updates
 
     @property
     def nothing(self) -> tuple[Values, Values]:
@@ -153,12 +207,17 @@ class Steps(NamedTuple):
 
 def _sent_steps(one: OneStep, batches: list[Any]) -> Steps:
     if len(batches) == 1 or one.sends:
-        outputs = [one.call(batch) for batch in batches]
+        outputs = []
+        for number, batch in enumerate(batches):
+            outputs.append(one.call(batch))
+            one.updates.after(tf.constant(number + 1))
         return Steps(tf.constant(len(batches)), outputs[-1][0], [tensors for _, tensors in outputs])
 
     def body(i: tf.Tensor, _: Values) -> tuple[tf.Tensor, Values]:
         batch = tf.switch_case(i, [lambda batch=batch: batch for batch in batches])
-        return i + 1, one.call(batch)[0]
+        others = one.call(batch)[0]
+        one.updates.after(i + 1)
+        return i + 1, others
 
     done, others = tf.while_loop(lambda i, _: i < len(batches), body, (tf.constant(0), one.nothing[0]))
     return Steps(done, others, [])
@@ -169,7 +228,9 @@ def _leased_steps(one: OneStep, reading: WorkerReading, most: int) -> Steps:
         batch = reading.next()
 
         def make() -> tuple[tf.Tensor, Values, Values]:
-            return done + 1, *one.call(batch.get_value())
+            outputs = one.call(batch.get_value())
+            one.updates.after(done + 1)
+            return done + 1, *outputs
 
         return tf.cond(batch.has_value(), make, lambda: (done, others, one.nothing[1]))
 
@@ -196,6 +257,12 @@ def _leased_steps(one: OneStep, reading: WorkerReading, most: int) -> Steps:
 def _zeros(tensor: tf.Tensor) -> tf.Tensor:
     zeros = tf.zeros([size or 0 for size in tensor.shape], tensor.dtype)
     return tf.ensure_shape(tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=tensor.shape), tensor.shape)
+
+
+def _accumulation(options: AccumulationOptions, name: str) -> WorkerAccumulation | None:
+    if options.is_trivial:
+        return None
+    return WorkerAccumulation(options.fixed_steps, name, options.dtype, drops=options.leftover == "drop")
 
 
 def _moving_averages_of(model: Any) -> list[Any]:

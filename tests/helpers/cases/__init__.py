@@ -33,14 +33,24 @@ _cases: dict[str, Case] = {}
 ACCUMULATING = ("one_device_strategy", "no_strategy")
 #: Set-ups of three replicas, and what they leave out: how steps are counted, say, doesn't depend on their number.
 THREE_REPLICAS = ("mirrored3", "workers3")
+#: Loops of one's own are written for TensorFlow's coordinator there; workers add up a fixed number of micro-batches.
+NOT_ON_PARAMETER_SERVERS = (
+    "custom_loop",
+    "custom_loop_scaled_by_hand",
+    "accumulate_custom_loop",
+    "accumulate_carry",
+    "accumulate_growing",
+    "accumulate_skip",
+    "accumulate_train_on_batch",
+)
 
 
 def runs_in(case: Case, setup: str) -> bool:
     """Whether a case says something new in a set-up."""
     if case.two_replicas_will_do and setup in THREE_REPLICAS:
         return False
-    if setup == "parameter_server" and (case.group == "accumulation" or case.name.startswith("custom_loop")):
-        return False  # loops of one's own are written for TensorFlow's coordinator there
+    if setup == "parameter_server" and case.name in NOT_ON_PARAMETER_SERVERS:
+        return False
     if case.group == "accumulation":
         return setup != "workers3"  # two workers and three replicas accumulate
     return setup not in ACCUMULATING

@@ -30,6 +30,8 @@ WORKERS, PS = 2, 2
 ROWS, BATCH = 1200, 10
 STEPS = ROWS // BATCH
 DEADLINE_SECONDS = 60.0
+# More than the longest execution takes, tracing and starting included.
+PATIENCE_SECONDS = 6.0
 
 
 class Tasks:
@@ -130,7 +132,7 @@ def main(folder: Path) -> None:
         try:
             for task in cluster.peers:
                 tasks.start(task)
-            run(tfdist.ParameterServerStrategy(cluster), tasks, folder, results)
+            run(tfdist.ParameterServerStrategy(cluster, patience_seconds=PATIENCE_SECONDS), tasks, folder, results)
         finally:
             (folder / "results.pickle").write_bytes(pickle.dumps(results))
             tasks.end()
@@ -174,6 +176,10 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
     expected = evaluate([])
     received = evaluate([At(30, lambda: restart(second), testing=True)])
     results["evaluate"] = {"expected": expected, "received": received, "counts": dict(seen)}
+    for how in ("feed", "records"):
+        fit(f"stopped {how}", how, At(30, lambda: tasks.signal(second, signal.SIGSTOP)))
+        tasks.signal(second, signal.SIGCONT)
+    fit("awake again", "graph")
     fit("gone for good", "records", At(30, lambda: kill(second)))
 
     at = At(30, lambda: kill(Task("ps", 1)))
