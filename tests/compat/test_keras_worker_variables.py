@@ -126,10 +126,10 @@ def test_a_metrics_variables_are_the_workers_own():
     @tf.function
     @tf.autograph.experimental.do_not_convert
     def execution(values):
-        with shim.on_worker(metric.variables, "test_keras_worker_variables/mean") as totals:
+        with shim.on_worker(metric.variables, "test_keras_worker_variables/mean", 1) as totals:
             metric.update_state(values)
             metric.update_state(values)
-            return [total.read_value() for total in totals]
+            return [total.total() for total in totals]
 
     for _ in range(2):
         assert [float(total) for total in execution(tf.constant([1.0, 2.0]))] == [6.0, 4.0]

@@ -285,9 +285,16 @@ def test_arguments_that_are_no_tensors_are_kept():
     metric = Largest()
     weight = tf.constant([[3.0], [1.0]])
     updates, tensors = record(metric, lambda y: metric.update_state(None, y_pred=2.0, sample_weight=y), weight)
-    assert [values.numpy().tolist() for values in tensors] == [[[3.0], [1.0]]]
+    assert [values.numpy().tolist() for values in tensors] == [True, [[3.0], [1.0]]], "has rows; the weight"
     updates.replay(tensors)
     assert float(metric.result()) == 6
+
+
+def test_a_replica_without_rows_updates_nothing():
+    metric = Largest()
+    updates, (_, *tensors) = record(metric, lambda y: metric.update_state(y, y), tf.constant([[5.0]]))
+    updates.replay([tf.constant(False), *tensors])
+    assert float(metric.result()) == 0
 
 
 def test_several_updates_in_a_step_are_all_made():

@@ -19,12 +19,12 @@ def numbers(count: int = 20) -> tf.data.Dataset:
 
 def read(data: WorkerData, number: int) -> list[int]:
     """A pass over the data as a worker reads it."""
-    opened = data.text.open(tf.constant(data.text.filling(data.text.seeds(data.seed, number))))
+    opened = data.texts[0].open(tf.constant(data.texts[0].filling(data.texts[0].seeds(data.seed, number))))
     return [int(one) for one in opened]
 
 
 def worker_data(dataset: tf.data.Dataset, seed: int = 5) -> WorkerData:
-    return WorkerData(dataset, workers=2, seed=seed, on_pass=lambda _: None)
+    return WorkerData([dataset], workers=2, seed=seed, on_pass=lambda _: None)
 
 
 @pytest.mark.parametrize("reshuffles", [True, False])

@@ -20,6 +20,7 @@ WORKERS = {
     "workers2": 2,
     "workers3": 3,
     "parameter_server": 0,
+    "parameter_server2": 0,
 }
 
 _servers = contextlib.ExitStack()
@@ -42,10 +43,12 @@ class Setup:
         if name == "one_device_strategy":
             return cls(tfdist.OneDeviceStrategy(), name)
 
-        if name == "parameter_server":
+        if name.startswith("parameter_server"):
             # Servers end with this process. One execution at a time: steps follow each other as on one device.
-            cluster = _servers.enter_context(tfdist.cluster.local(workers=1, ps=2))
-            return cls(tfdist.ParameterServerStrategy(cluster, max_in_flight=1), name)
+            replicas = int(name.removeprefix("parameter_server") or 1)
+            cluster = _servers.enter_context(tfdist.cluster.local(workers=1, ps=2, cpus_per_worker=replicas))
+            strategy = tfdist.ParameterServerStrategy(cluster, max_in_flight=1, replicas_per_worker=replicas)
+            return cls(strategy, name)
 
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):

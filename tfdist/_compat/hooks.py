@@ -27,6 +27,8 @@ class Step(Protocol):
     local_loss: bool
     #: True if steps of other workers change the same variables at the same time.
     is_concurrent: bool
+    #: Which it is of those that compute on parts of one batch and change variables together.
+    replica: int
     #: Mixed into random seeds, so that workers draw other numbers; an int32 scalar, or None.
     seed_offset: Any
     #: Keras variables that were assigned in this step.

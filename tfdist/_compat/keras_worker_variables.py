@@ -47,10 +47,17 @@ def _change(variable: Any, value: Any, name: str) -> Any:
     step = hooks.current_step()
     if step is None or not step.is_concurrent:
         return _in_place[name](variable, value)
+    if step.replica > 0 and not getattr(variable, "_tfdist_is_metric", False):
+        return variable  # what a layer counts is counted once a step
     # `_value`, since `value` may be another dtype's.
     value = tf.cast(variable._convert_to_tensor(value, dtype=variable.dtype), variable._value.dtype)
     getattr(variable._value, name)(tf.broadcast_to(value, variable.shape))
     return variable
+
+
+def _replica() -> int:
+    step = hooks.current_step()
+    return 0 if step is None else step.replica
 
 
 @contextlib.contextmanager
@@ -67,25 +74,67 @@ def standing_for(variables: list[Any], values: list[Any]) -> Iterator[None]:
 
 
 class MovingAverage:
-    """A variable to which a step adds its changes, and its value as the step knows it."""
+    """A variable to which a step adds its changes, and its value as each replica of the step knows it.
+
+    The changes of several replicas weigh by their rows.
+    """
 
     def __init__(self, variable: Any, value: tf.Tensor) -> None:
-        self._variable, self._known = variable, value
+        self._variable, self._first = variable, value
+        self._changed: dict[int, tf.Tensor] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._variable, name)
 
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
-        return self._known if dtype is None else tf.cast(self._known, dtype)
+        known = self._known()
+        return known if dtype is None else tf.cast(known, dtype)
+
+    def _known(self) -> tf.Tensor:
+        return self._changed.get(_replica(), self._first)
 
     def assign(self, value: Any) -> MovingAverage:
-        self._variable.assign_add(value - self._known)
-        self._known = value
+        step, change = hooks.current_step(), value - self._known()
+        if step is not None and tf.distribute.get_replica_context().num_replicas_in_sync > 1:
+            change = tf.math.multiply_no_nan(change, tf.cast(step.row_share(), change.dtype))
+        self._variable.assign_add(change)
+        self._changed[_replica()] = value
         return self
 
 
+class WorkerVariable:
+    """A variable of the worker's own, one for each replica, zero at first.
+
+    Args:
+        like: Has its shape and dtype.
+        name: In the worker's process.
+        replicas: How many the worker has.
+    """
+
+    def __init__(self, like: Any, name: str, replicas: int) -> None:
+        self._parts = [named_variable(like.shape, like.dtype, f"{name}/{replica}") for replica in range(replicas)]
+        for part in self._parts:
+            part.assign(tf.zeros(like.shape, like.dtype), read_value=False)
+
+    @property
+    def own(self) -> Any:
+        """That of the replica that is traced."""
+        return self._parts[_replica()]
+
+    def total(self) -> tf.Tensor:
+        """The sum over replicas."""
+        return tf.add_n([part.read_value() for part in self._parts])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own, name)
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> tf.Tensor:
+        value = self.own.read_value()
+        return value if dtype is None else tf.cast(value, dtype)
+
+
 @contextlib.contextmanager
-def on_worker(variables: list[Any], prefix: str) -> Iterator[list[Any]]:
+def on_worker(variables: list[Any], prefix: str, replicas: int) -> Iterator[list[WorkerVariable]]:
     """Keras variables stand for variables of the worker itself, zero at first.
 
     They are found by name in the worker's process, so a worker that starts anew needs nothing to be made for it.
@@ -93,19 +142,14 @@ def on_worker(variables: list[Any], prefix: str) -> Iterator[list[Any]]:
     Args:
         variables: Keras variables.
         prefix: Of their names on the worker, different for functions that may run at the same time.
+        replicas: How many the worker has.
 
     Yields:
         The worker's variables.
     """
-    locals_ = [_worker_variable(variable.value, f"{prefix}/{index}") for index, variable in enumerate(variables)]
-    with standing_for(variables, locals_):
-        yield locals_
-
-
-def _worker_variable(like: Any, name: str) -> Any:
-    variable = named_variable(like.shape, like.dtype, name)
-    variable.assign(tf.zeros(like.shape, like.dtype), read_value=False)
-    return variable
+    own = [WorkerVariable(variable.value, f"{prefix}/{index}", replicas) for index, variable in enumerate(variables)]
+    with standing_for(variables, own):
+        yield own
 
 
 def named_variable(shape: Any, dtype: tf.DType, name: str) -> Any:

@@ -1,7 +1,9 @@
-"""What a dataset was made from.
+"""What a dataset was made from, and the class that Keras takes for a distributed dataset.
 
-Upstream: `tf.data.Dataset._inputs()` is private, and there is no public way to ask.
-Here: all datasets that one was made from. Seen in TensorFlow 2.21. Can go when there is a public one.
+Upstream: `tf.data.Dataset._inputs()` is private, and there is no public way to ask; Keras takes as distributed what is
+of one of TensorFlow's own classes, by name.
+Here: all datasets that one was made from; the class, to inherit from. Seen in TensorFlow 2.21. Can go when there is a
+public way, and when Keras takes any `tf.distribute.DistributedDataset`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.distribute.input_lib import DistributedDatasetsFromFunction
+
+__all__ = ["DistributedDatasetsFromFunction", "origins"]
 
 
 def origins(dataset: Any) -> Iterator[tf.data.Dataset]:

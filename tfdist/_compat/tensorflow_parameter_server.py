@@ -4,6 +4,7 @@ Upstream: `ParameterServerStrategyV2` deals variables to the ps tasks by turns, 
 another; metrics' variables lie there too, and every update of every metric is a message for each of them. Layers that
 look up rows (Embedding) read the whole variable. The shape of a variable that Keras makes isn't known until its initial
 value is there, so it can't be made in shards without making it as a whole.
+Replicas are a worker's GPUs only.
 Here: each variable goes to the task that holds the fewest bytes, and metrics' variables to the chief, which sums up
 what workers report; rows are looked up on the ps; shards and their slots are drawn on theirs (see
 tensorflow_sharded_variables.py). One strategy's `extended` is changed at a time, no class. Python functions can be
@@ -22,10 +23,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src import backend
-from tensorflow.python.distribute import distribute_lib, parameter_server_strategy_v2
+from tensorflow.python.distribute import distribute_lib, parameter_server_strategy_v2, ps_values
 from tensorflow.python.distribute.coordinator import coordinator_context
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
 
+from tfdist._compat import hooks
 from tfdist._compat.keras_shard_initializers import by_shard
 from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
 
@@ -47,6 +49,39 @@ def place_variables(strategy: Any) -> None:
     extended = strategy.extended
     extended.__class__ = _Placing
     extended._tfdist_bytes = [0] * extended._num_ps
+    extended._tfdist_devices = ("/device:CPU:0",)
+
+
+def use_devices(strategy: Any, devices: list[str]) -> None:
+    """Have each worker compute on these devices of its own; upstream takes its GPUs only."""
+    strategy.extended._tfdist_devices = tuple(devices)
+
+
+def once_for_all_replicas(step: Any, function: Callable[[], None]) -> None:
+    """Called by all replicas: the first one's function is run, when all have come, in a replica of its own."""
+
+    def run(strategy: Any) -> None:
+        with in_one_replica(strategy), hooks.step_scope(step):
+            function()
+
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        function()
+    else:
+        context.merge_call(tf.autograph.experimental.do_not_convert(run))
+
+
+@contextlib.contextmanager
+def in_one_replica(strategy: Any) -> Iterator[None]:
+    """What is in here is traced once for a worker, as if it had no other replica; its replicas wait."""
+    extended = strategy.extended
+    devices = extended._tfdist_devices
+    extended._tfdist_devices = devices[:1]
+    try:
+        with distribute_lib.ReplicaContext(strategy, replica_id_in_sync_group=0):
+            yield
+    finally:
+        extended._tfdist_devices = devices
 
 
 def bytes_by_ps(strategy: Any) -> list[int]:
@@ -90,7 +125,19 @@ def initialize_with_initializer(self: Any, initializer: Any) -> None:
 
 
 class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
-    """Variables by bytes, metrics on the chief."""
+    """Variables by bytes, metrics on the chief; replicas on the devices that were chosen."""
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        return self._tfdist_devices
+
+    @property
+    def _num_replicas_in_sync(self) -> int:
+        return len(self._tfdist_devices)
+
+    def _create_var_creator(self, next_creator: Any, **kwargs: Any) -> Any:
+        # Upstream's for several replicas have each assignment wait for all of them; steps here see to that themselves.
+        return lambda **own: ps_values.CachingVariable(next_creator(**own))
 
     def _create_variable(self, next_creator: Any, **kwargs: Any) -> Any:
         if getattr(_local, "is_metric", False):
@@ -136,6 +183,8 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
             self._tfdist_bytes[task] += variable.shape.num_elements() * variable.dtype.size
 
     def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        if len(self._tfdist_devices) > 1:
+            return super()._call_for_each_replica(fn, args, kwargs)
         # Upstream starts a thread for the replica, and one more inside `merge_call`, which know of no step.
         with distribute_lib.ReplicaContext(self._container_strategy(), replica_id_in_sync_group=0):
             return fn(*args, **kwargs)

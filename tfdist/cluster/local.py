@@ -36,6 +36,7 @@ def local(
     workers: int = 2,
     ps: int = 0,
     *,
+    cpus_per_worker: int = 1,
     env: Mapping[str, str] | None = None,
     timeout_seconds: float = START_SECONDS,
 ) -> Iterator[Cluster]:
@@ -47,6 +48,7 @@ def local(
     Args:
         workers: Worker processes, at least 1.
         ps: Parameter server processes.
+        cpus_per_worker: Devices to cut each worker's CPU into, to try several replicas a worker without GPUs.
         env: Environment variables for them, over those of this process.
         timeout_seconds: How long they may take to start.
 
@@ -57,12 +59,12 @@ def local(
         >>> with tfdist.cluster.local(workers=2, ps=1) as cluster:
         ...     strategy = tfdist.ParameterServerStrategy(cluster)
     """
-    _check(workers, ps)
+    _check(workers, ps, cpus_per_worker)
     with HeldPorts(1 + workers + ps) as held:
         cluster = _describe(held.ports, workers)
         with tempfile.TemporaryDirectory(prefix="tfdist-") as logs, _lifeline() as lifeline:
             held.release_for_servers()
-            servers = _start(cluster, lifeline, Path(logs), env or {})
+            servers = _start(cluster, lifeline, Path(logs), env or {}, cpus_per_worker)
             try:
                 _wait_until_all_answer(cluster, servers, Path(logs), timeout_seconds)
                 yield cluster
@@ -70,11 +72,14 @@ def local(
                 _stop(list(servers.values()), lifeline)
 
 
-def _check(workers: int, ps: int) -> None:
+def _check(workers: int, ps: int, cpus_per_worker: int) -> None:
     if workers < 1:
         raise ClusterError(f"A local cluster needs a worker. Received: workers={workers}. Write workers=2.")
     if ps < 0:
         raise ClusterError(f"A local cluster has 0 or more ps tasks. Received: ps={ps}. Leave ps out for none.")
+    if cpus_per_worker < 1:
+        received = f"Received: cpus_per_worker={cpus_per_worker}"
+        raise ClusterError(f"A worker has 1 or more CPU devices. {received}. Leave it out for one.")
 
 
 def _describe(ports: Sequence[int], workers: int) -> Cluster:
@@ -93,13 +98,13 @@ def _lifeline() -> Iterator[Lifeline]:
 
 
 def _start(
-    cluster: Cluster, lifeline: Lifeline, logs: Path, env: Mapping[str, str]
+    cluster: Cluster, lifeline: Lifeline, logs: Path, env: Mapping[str, str], cpus_per_worker: int
 ) -> dict[Task, subprocess.Popen[bytes]]:
     servers = {}
     for task in cluster.peers:
         with open(_log(logs, task), "wb") as log:
             servers[task] = lifeline.start(
-                [sys.executable, "-m", _SERVER],
+                [sys.executable, "-m", _SERVER, str(cpus_per_worker if task.type == "worker" else 1)],
                 env=_environment(cluster.at(task), env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -13,8 +13,8 @@ from tfdist.cluster.spec import Cluster
 INTER_OP_THREADS = 8
 
 
-def start_server(cluster: Cluster) -> Any:
-    """Returns a running tf.distribute.Server for the cluster's own task."""
+def start_server(cluster: Cluster, cpus: int = 1) -> Any:
+    """Returns a running tf.distribute.Server for the cluster's own task, its CPU cut into `cpus` devices."""
     import tensorflow as tf
 
     return tf.distribute.Server(
@@ -22,14 +22,15 @@ def start_server(cluster: Cluster) -> Any:
         job_name=cluster.task.type,
         task_index=cluster.task.index,
         protocol=cluster.rpc_layer,
-        config=_config(tf, cluster),
+        config=_config(tf, cluster, cpus),
     )
 
 
-def _config(tf: Any, cluster: Cluster) -> Any:
+def _config(tf: Any, cluster: Cluster, cpus: int) -> Any:
     config = tf.compat.v1.ConfigProto()
     cores = os.cpu_count() or 1
     config.inter_op_parallelism_threads = max(INTER_OP_THREADS, cores)
     # The tasks share the cores; each with threads for all of them only takes turns.
     config.intra_op_parallelism_threads = max(1, cores // len(cluster.tasks))
+    config.device_count["CPU"] = cpus
     return config

@@ -15,10 +15,11 @@ _WORTH_TAKING = 8
 
 
 class Lease(NamedTuple):
-    """Steps `first` to `first + steps - 1` of a pass."""
+    """Steps `first` to `first + steps - 1` of a pass, or of one of its streams."""
 
     first: int
     steps: int
+    stream: int = 0
 
 
 class Dealer(Protocol):
@@ -29,6 +30,9 @@ class Dealer(Protocol):
 
         It gives as many leases as there are executions.
         """
+
+    def end(self, lease: Lease) -> bool:
+        """Note that there were fewer steps than leased; whether the pass has ended."""
 
 
 class InOrder:
@@ -52,6 +56,41 @@ class InOrder:
             self._next += count
         left = count if self._num_steps is None else self._num_steps - first
         return Lease(first, max(0, min(count, left)))
+
+    def end(self, lease: Lease) -> bool:
+        """See `Dealer`."""
+        return True
+
+
+class Streams:
+    """For data that has a stream for each worker: the next steps of its own, or, after its end, of one that goes on.
+
+    Args:
+        count: Streams, one a worker.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._next = [0] * count
+        self._goes_on = [True] * count
+        self._lock = threading.Lock()
+
+    def deal(self, worker: int, count: int) -> Lease:
+        """See `Dealer`."""
+        with self._lock:
+            left = [stream for stream, goes_on in enumerate(self._goes_on) if goes_on]
+            if not left:
+                return Lease(0, 0, worker)
+            # The one that is least far has most left, if they are alike.
+            stream = worker if worker in left else min(left, key=self._next.__getitem__)
+            first = self._next[stream]
+            self._next[stream] += count
+        return Lease(first, count, stream)
+
+    def end(self, lease: Lease) -> bool:
+        """See `Dealer`."""
+        with self._lock:
+            self._goes_on[lease.stream] = False
+            return not any(self._goes_on)
 
 
 class Ranges:
@@ -85,6 +124,10 @@ class Ranges:
             first = own[0] * self._count
             own[0] += 1
         return Lease(first, max(0, min(self._count, self._num_steps - first)))
+
+    def end(self, lease: Lease) -> bool:
+        """See `Dealer`."""
+        return True
 
     def _take_over(self, own: list[int]) -> bool:
         sizes = [end - begin for begin, end in self._ranges]

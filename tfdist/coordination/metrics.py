@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfdist._compat import hooks
 from tfdist._compat.keras_metrics import inner_metrics
 
 _SUMS = ("keras", "tfdist")
@@ -82,16 +83,20 @@ class Updates:
         def update_state(*args: Any, **kwargs: Any) -> None:
             flat = tf.nest.flatten((args, kwargs), expand_composites=True)
             is_tensor = [tf.is_tensor(leaf) for leaf in flat]
+            step = hooks.current_step()
+            self.tensors.append(tf.constant(True) if step is None else step.has_rows())
             self.tensors += [tf.convert_to_tensor(leaf) for leaf in flat if tf.is_tensor(leaf)]
             self._calls.append(Update(metric, (args, kwargs), is_tensor))
 
         return update_state
 
     def replay(self, tensors: list[Any]) -> None:
-        """Make the calls, with values in place of the tensors that were kept."""
+        """Make the calls, with values in place of the tensors that were kept, but those of replicas without rows."""
         values = iter(tensors)
         for metric, arguments, is_tensor in self._calls:
+            has_rows = bool(next(values))
             flat = tf.nest.flatten(arguments, expand_composites=True)
             flat = [next(values) if one else leaf for leaf, one in zip(flat, is_tensor, strict=True)]
             args, kwargs = tf.nest.pack_sequence_as(arguments, flat, expand_composites=True)
-            metric.update_state(*args, **kwargs)
+            if has_rows:
+                metric.update_state(*args, **kwargs)

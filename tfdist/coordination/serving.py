@@ -36,10 +36,15 @@ _END = "coordination.end"
 _said: queue.SimpleQueue[int] = queue.SimpleQueue()
 
 
-def serve(cluster: Cluster) -> int:
-    """Serves as the cluster's own task; returns the code that the process is to exit with."""
+def serve(cluster: Cluster, cpus: int = 1) -> int:
+    """Serves as the cluster's own task; returns the code that the process is to exit with.
+
+    Args:
+        cluster: Names the task.
+        cpus: Devices to cut its CPU into.
+    """
     # Kept, or the server would end.
-    server = start_server(cluster)
+    server = start_server(cluster, cpus)
     logger.info("%s serves at %s until the chief is done", cluster.task, cluster.address)
     code = _wait(Address.parse(cluster.addresses("chief")[0]))
     del server

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfdist._compat.tensorflow_worker_datasets import DatasetText, is_one_to_one, to_text
-from tfdist.coordination.dealing import Dealer, InOrder, Lease, Ranges
+from tfdist.coordination.dealing import Dealer, InOrder, Lease, Ranges, Streams
 from tfdist.coordination.feeding import Feed
 from tfdist.data.reading.reader_calls import is_whole, key_of, readers_of
 
@@ -26,11 +26,19 @@ MAX_TEXT_BYTES = 16 << 20
 _ids = itertools.count()
 
 
+def in_turns(streams: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
+    """All streams in one, a batch of each after the other, until all have ended."""
+    if len(streams) == 1:
+        return streams[0]
+    turns = tf.data.Dataset.range(len(streams)).repeat()
+    return tf.data.Dataset.choose_from_datasets(list(streams), turns, stop_on_empty_dataset=False)
+
+
 class WorkerData:
     """What Keras holds in place of a distributed dataset.
 
     Args:
-        dataset: Describes what is read; the chief reads none of it.
+        streams: Describe what is read: one dataset, of which each worker gets a part, or one for each worker.
         workers: How many there are.
         seed: Of shuffles that were given none.
         on_pass: Called with each new pass.
@@ -40,18 +48,19 @@ class WorkerData:
     """
 
     def __init__(
-        self, dataset: tf.data.Dataset, workers: int, seed: int, on_pass: Callable[[WorkerPass], None]
+        self, streams: Sequence[tf.data.Dataset], workers: int, seed: int, on_pass: Callable[[WorkerPass], None]
     ) -> None:
-        self.dataset, self.workers, self.seed, self._on_pass = dataset, workers, seed, on_pass
-        self.text: DatasetText = to_text(dataset, MAX_TEXT_BYTES)
+        self.streams, self.workers, self.seed, self._on_pass = streams, workers, seed, on_pass
+        self.texts: list[DatasetText] = [to_text(stream, MAX_TEXT_BYTES) for stream in streams]
         #: The same for the same data, which workers then need no new function for.
-        self.name = f"tfdist/data/{self.text.digest}"
-        self.reader_keys = [key_of(reader) for reader in readers_of(dataset)]
-        cardinality = int(dataset.cardinality())
-        self.num_steps = cardinality if cardinality >= 0 else None
-        self.is_endless = cardinality == tf.data.INFINITE_CARDINALITY
+        self.name = f"tfdist/data/{'-'.join(text.digest for text in self.texts)}"
+        self.reader_keys = [key_of(reader) for stream in streams for reader in readers_of(stream)]
+        cardinalities = [int(stream.cardinality()) for stream in streams]
+        #: Of a pass, if it's known and executions are full, but for the last one.
+        self.num_steps = cardinalities[0] if len(streams) == 1 and cardinalities[0] >= 0 else None
+        self.is_endless = all(one == tf.data.INFINITE_CARDINALITY for one in cardinalities)
         #: Whether reading can begin at any step at once.
-        self.is_indexed = len(self.reader_keys) == 1 and is_one_to_one(dataset, is_whole)
+        self.is_indexed = len(streams) == len(self.reader_keys) == 1 and is_one_to_one(streams[0], is_whole)
         #: As the user told Keras.
         self.steps_per_epoch: int | None = None
         self.epochs, self._passes = itertools.count(), itertools.count()
@@ -59,7 +68,7 @@ class WorkerData:
     @property
     def element_spec(self) -> Any:
         """Of a batch."""
-        return self.text.spec
+        return self.texts[0].spec
 
     def __iter__(self) -> WorkerPass:
         new = WorkerPass(self, next(self._passes))
@@ -81,7 +90,8 @@ class WorkerPass:
         #: Which it is of the passes over this data that are read, and of all.
         self.epoch = self.id = -1
         self._begun = 0
-        self._seeds: list[tuple[int, int]] = []
+        #: Of each stream's shuffles.
+        self._seeds: list[list[tuple[int, int]]] = []
         self._dealer: Dealer | None = None
 
     def __iter__(self) -> WorkerPass:
@@ -94,11 +104,16 @@ class WorkerPass:
     @functools.cached_property
     def read_by_chief(self) -> Feed:
         """The pass as the chief reads it."""
-        return Feed(self.data.dataset)
+        return Feed(in_turns(self.data.streams))
 
-    def filling(self) -> bytes:
-        """What a worker needs to open it, beside the data's description."""
-        return self.data.text.filling(self._seeds)
+    def filling(self, stream: int) -> bytes:
+        """What a worker needs to open a stream, beside the data's description."""
+        return self.data.texts[stream].filling(self._seeds[stream])
+
+    def end(self, lease: Lease) -> None:
+        """Note that there were fewer steps than leased."""
+        if self._dealer is not None:
+            self.has_ended = self._dealer.end(lease)
 
     @property
     def is_measured(self) -> bool:
@@ -124,7 +139,8 @@ class WorkerPass:
             self._dealer = self._make_dealer(count, always)
             self.epoch, self.id = next(self.data.epochs), next(_ids)
             # Once, and here: in the coordinator's threads it would be an operation on the worker for every execution.
-            self._seeds = self.data.text.seeds(self.data.seed, self.number)
+            texts = enumerate(self.data.texts)
+            self._seeds = [text.seeds(self.data.seed + stream, self.number) for stream, text in texts]
         if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
             raise StopIteration
         work = LeasedWork(self, self._dealer, count)
@@ -134,6 +150,8 @@ class WorkerPass:
         return work
 
     def _make_dealer(self, count: int, always: bool) -> Dealer:
+        if len(self.data.streams) > 1:
+            return Streams(len(self.data.streams))
         if always and self.data.is_indexed and self.data.num_steps is not None:
             return Ranges(self.data.num_steps, count, self.data.workers)
         return InOrder(self.data.num_steps)
@@ -150,7 +168,7 @@ class LeasedWork:
         self._lock = threading.Lock()
 
     def message(self, worker: int) -> bytes | None:
-        """What the worker is told: its index, pass, epoch, first step, number of steps, each int64; then seeds.
+        """What the worker is told: its index, pass, epoch, then the lease's fields, each int64; then seeds.
 
         None if another worker had better make these steps.
         """
@@ -158,9 +176,10 @@ class LeasedWork:
             self.lease = self.lease or self._dealer.deal(worker, self._count)
         if self.lease is None:
             return None
-        return np.array([worker, self._pass.id, self._pass.epoch, *self.lease], "<i8").tobytes() + self._pass.filling()
+        numbers = np.array([worker, self._pass.id, self._pass.epoch, *self.lease], "<i8")
+        return numbers.tobytes() + self._pass.filling(self.lease.stream)
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""
         if self.lease is not None and steps < self.lease.steps:
-            self._pass.has_ended = True
+            self._pass.end(self.lease)

@@ -8,15 +8,17 @@ elsewhere, or nowhere in a new process     the pass is opened anew, at the step 
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
 from tfdist._compat.keras_worker_variables import named_variable
-from tfdist._compat.tensorflow_worker_datasets import NamedIterator
+from tfdist._compat.tensorflow_worker_datasets import DatasetText, NamedIterator
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.data.reading.reader_calls import SEEK
 
-_NUMBERS_BYTES = 40
+_NUMBERS_BYTES = 48
 #: Steps of indexed data; beyond, opening it anew is quicker.
 _MOST_SKIPPED = 32
 
@@ -32,12 +34,12 @@ class WorkerReading:
     def __init__(self, data: WorkerData, message: tf.Tensor) -> None:
         self._data = data
         numbers = tf.io.decode_raw(tf.strings.substr(message, 0, _NUMBERS_BYTES), tf.int64)
-        worker, self._pass, self._epoch, self._first, self.count = (numbers[i] for i in range(5))
+        worker, self._pass, self._epoch, self._first, self.count, self._stream = (numbers[i] for i in range(6))
         self.worker = tf.cast(worker, tf.int32)
         self._filling = tf.strings.substr(message, _NUMBERS_BYTES, -1)
         self._iterator = NamedIterator(data.name, data.element_spec)
-        #: Pass and step that the iterator is at, and whether it is there at all.
-        self._at = named_variable([2], tf.int64, f"{data.name}/at")
+        #: Pass, stream and step that the iterator is at, and whether it is there at all.
+        self._at = named_variable([3], tf.int64, f"{data.name}/at")
         self._go_to_first()
 
     def next(self) -> tf.experimental.Optional:
@@ -46,14 +48,15 @@ class WorkerReading:
 
     def end(self, steps: tf.Tensor) -> None:
         """Note how many steps were taken."""
-        self._at.assign(tf.stack([self._pass, self._first + tf.cast(steps, tf.int64)]), read_value=False)
+        step = self._first + tf.cast(steps, tf.int64)
+        self._at.assign(tf.stack([self._pass, self._stream, step]), read_value=False)
 
     def _go_to_first(self) -> None:
         known = tf.raw_ops.VarIsInitializedOp(resource=self._at.handle)
-        at = tf.cond(known, self._at.read_value, lambda: tf.constant([-1, -1], tf.int64))
-        ahead = self._first - at[1]
+        at = tf.cond(known, self._at.read_value, lambda: tf.constant([-1, -1, -1], tf.int64))
+        ahead = self._first - at[2]
         most = _MOST_SKIPPED if self._data.is_indexed else tf.int64.max
-        is_near = tf.reduce_all([at[0] == self._pass, ahead >= 0, ahead <= most])
+        is_near = tf.reduce_all([at[0] == self._pass, at[1] == self._stream, ahead >= 0, ahead <= most])
         tf.cond(is_near, lambda: tf.constant(0), self._open)
         self._skip(tf.where(is_near, ahead, tf.zeros_like(ahead) if self._data.is_indexed else self._first))
 
@@ -61,8 +64,12 @@ class WorkerReading:
         first = self._first if self._data.is_indexed else tf.zeros([], tf.int64)
         for key in self._data.reader_keys:
             py_functions.call(SEEK, [tf.constant(key), self._epoch, first], [tf.int64], stateful=True)
+        begins = [functools.partial(self._begin, text) for text in self._data.texts]
+        return begins[0]() if len(begins) == 1 else tf.switch_case(tf.cast(self._stream, tf.int32), begins)
+
+    def _begin(self, text: DatasetText) -> tf.Tensor:
         # Read on while the worker computes.
-        self._iterator.begin(self._data.text.open(self._filling).prefetch(tf.data.AUTOTUNE))
+        self._iterator.begin(text.open(self._filling).prefetch(tf.data.AUTOTUNE))
         return tf.constant(0)
 
     def _skip(self, steps: tf.Tensor) -> None:

@@ -47,6 +47,7 @@ class ReplicaStep(hooks.Step):
         self.in_keras = in_keras
         self.local_loss = False
         self.is_concurrent = False
+        self.replica = 0
         self.seed_offset = None
         self.assigned: list[Any] = []
         self.layer_losses: dict[int, tuple[Any, list[Any]]] = {}

@@ -19,9 +19,10 @@ from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.serving import serve, tell_end
-from tfdist.coordination.worker_data import WorkerData, WorkerPass
-from tfdist.coordination.worker_step import WorkerStep
-from tfdist.data.rows import shard_policy
+from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
+from tfdist.coordination.worker_step import WorkerStep, replica_index
+from tfdist.coordination.worker_streams import DistributedStreams, check_streams
+from tfdist.data.rows import shard_policy, slice_rows
 from tfdist.errors import ClusterError
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.gradients.doors import combined
@@ -30,6 +31,7 @@ from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer,
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
 from tfdist.strategies.repeated_steps import RepeatedSteps
+from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
@@ -50,6 +52,8 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
             `tf.distribute.experimental.partitioners.MinSizePartitioner`; None leaves them whole.
         gradient_accumulation_steps: batches (micro-batches) that a worker adds up to an optimizer step, or
             `tfdist.gradients.AccumulationOptions`.
+        replicas_per_worker: devices of each worker that share its batches, row by row, and push one gradient; None is
+            all GPUs that a worker has, or its CPU. Without GPUs the CPU is cut into as many devices.
         data: who reads the data: "worker", each worker its part; "feed", the chief, which sends batches to the workers;
             "auto", the workers what any process can read, the chief the rest.
         max_in_flight: executions that may be under way at once, which bounds how old the variables can be that a
@@ -75,6 +79,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         *,
         variable_partitioner: Callable[..., Any] | None = None,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        replicas_per_worker: int | None = None,
         data: str = "auto",
         max_in_flight: int | None = None,
         patience_seconds: float = 60.0,
@@ -85,10 +90,11 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
             raise ValueError(f"data is one of {', '.join(map(repr, _DATA))}. Received: data={data!r}.")
         self._accumulation = AccumulationOptions.of(gradient_accumulation_steps)
         if described.task.type != "chief":
-            sys.exit(serve(described))
+            sys.exit(serve(described, cpus_of_worker(described.task, replicas_per_worker)))
         _compat.install()
         super().__init__(as_resolver(described), variable_partitioner)
         compat.place_variables(self)
+        compat.use_devices(self, devices_of_workers(described, replicas_per_worker))
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         workers = len(described.addresses("worker"))
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
@@ -108,22 +114,42 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         """What `fit`, `evaluate` and `predict` read."""
         if tf.inside_function() or not isinstance(dataset, tf.data.Dataset):
             return super().experimental_distribute_dataset(dataset, options)
+        return self._distribute([dataset])
+
+    def distribute_datasets_from_function(
+        self, dataset_fn: Callable[[Any], tf.data.Dataset], options: Any = None
+    ) -> Any:
+        """Each worker's own data: `dataset_fn` is called on the chief, once for each worker.
+
+        Its argument is a `tf.distribute.InputContext` with the number of workers and the worker's index, for
+        `Dataset.shard` or files of its own. An epoch ends when all workers' data has; a worker at the end of its own
+        goes on with another's. Data without an end needs `steps_per_epoch`.
+        """
+        if tf.inside_function():
+            return super().distribute_datasets_from_function(dataset_fn, options)
+        count = len(self.worker_indices)
+        streams = [dataset_fn(tf.distribute.InputContext(count, i, self.num_replicas_in_sync)) for i in range(count)]
+        check_streams(streams)
+        return DistributedStreams(streams, self._distribute(streams))
+
+    def _distribute(self, streams: list[tf.data.Dataset]) -> WorkerData | FedData:
         reason = "it is arrays in the chief's memory"
-        if self._reading == "worker" or (self._reading == "auto" and not _is_keras_array(dataset)):
+        if self._reading == "worker" or (self._reading == "auto" and not _is_keras_array(streams[0])):
             try:
-                data = WorkerData(dataset, len(self.worker_indices), self._seed, self._note_pass)
+                data = WorkerData(streams, len(self.worker_indices), self._seed, self._note_pass)
             except NotReadableElsewhere as error:
                 reason = str(error)
             else:
-                logger.info("input: read by the workers, %s", "by ranges" if data.is_indexed else "in turns")
+                how = "each its own" if len(streams) > 1 else "by ranges" if data.is_indexed else "in turns"
+                logger.info("input: read by the workers, %s", how)
                 return data
         if self._reading == "worker":
             raise ValueError(
                 "data='worker' takes data that any process can read: read_tfrecords, or tf.data without Python in it. "
-                f"Received: dataset={dataset!r}; {reason}. Leave data out, and the chief feeds it to the workers."
+                f"Received: dataset={streams[0]!r}; {reason}. Leave data out, and the chief feeds it to the workers."
             )
         logger.info("input: fed to the workers by the chief%s", "" if self._reading == "feed" else f", for {reason}")
-        return FedData(dataset, self._note_pass)
+        return FedData(in_turns(streams), self._note_pass)
 
     def _note_pass(self, new: Feed | WorkerPass) -> None:
         self._pass = new
@@ -150,9 +176,20 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         """
         return self._accumulation if optimizer is None else combined(self._accumulation, optimizer)
 
-    def run_on_worker(self, function: Callable[[Any], Any], batch: Any) -> Any:
-        """Call a function of a batch in the replica of the worker that a graph is traced for."""
-        return self.extended.call_for_each_replica(tf.autograph.experimental.do_not_convert(function), args=(batch,))
+    def run_on_worker(self, function: Callable[[Any], Any], batch: Any) -> list[Any]:
+        """Call a function in each replica of the worker that a graph is traced for, with its rows of a batch."""
+        count = self.num_replicas_in_sync
+        parts = [batch] if count == 1 else [slice_rows(batch, replica, count) for replica in range(count)]
+
+        results = [None] * count
+
+        @tf.autograph.experimental.do_not_convert
+        def run() -> None:
+            replica = replica_index()
+            results[replica] = function(parts[replica])
+
+        self.extended.call_for_each_replica(run)
+        return results
 
     # What Keras asks for, see _compat/hooks.py.
 
@@ -200,13 +237,10 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
     ) -> None:
         """A worker's gradients are applied as they are, or added to those that wait for an optimizer step."""
         step = hooks.current_step()
-        if not isinstance(step, WorkerStep):
-            update(gradients, variables)
-        elif step.accumulation is None:
-            with step.fetch.updating():
-                update(gradients, variables)
+        if isinstance(step, WorkerStep):
+            step.apply_gradients(gradients, variables, update)
         else:
-            step.accumulation.add(gradients, variables, update, *step.micro_batch_weight())
+            update(gradients, variables)
 
 
 def _is_keras_array(dataset: tf.data.Dataset) -> bool:

@@ -21,7 +21,8 @@ from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor
-from tfdist.gradients import AccumulationOptions
+from tfdist.gradients import AccumulationOptions, ReplicaStep, count_rows
+from tfdist.strategies.empty_replicas import pad_if_empty, without_padding
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import WorkerFunction
 
@@ -202,6 +203,14 @@ class PredictFunction:
                 break
             self._begun.append(self._predict(batch, spec))
 
+    def _predict_replica(self, data: Any) -> Any:
+        rows = count_rows(data)
+        if self._strategy.num_replicas_in_sync == 1 or rows is None:
+            return self._model.predict_step(data)
+        with hooks.step_scope(ReplicaStep(rows, in_keras=True)) as step:
+            output = self._model.predict_step(pad_if_empty(data, rows))
+            return tf.nest.map_structure(lambda value: without_padding(value, step), output)
+
     def _predict(self, batch: Any, spec: Any) -> _Prediction:
         prediction = _Prediction(batch)
         tensors = tf.nest.map_structure(as_tensor, batch)
@@ -214,7 +223,8 @@ class PredictFunction:
 
             @tf.autograph.experimental.do_not_convert
             def run(batch: Any) -> Any:
-                return self._strategy.run_on_worker(self._model.predict_step, batch)
+                outputs = self._strategy.run_on_worker(self._predict_replica, batch)
+                return outputs[0] if len(outputs) == 1 else tf.nest.map_structure(_joined, *outputs)
 
             with compat.tracing_for_workers(self._strategy):
                 self._functions[str(spec)] = tf.function(run).get_concrete_function(spec)
@@ -227,6 +237,10 @@ class _Prediction:
 
     def landed(self, output: Any) -> None:
         self.output = output
+
+
+def _joined(*parts: Any) -> Any:
+    return tf.concat(parts, 0) if parts[0].shape.rank != 0 else tf.stack(parts)
 
 
 def _any_rows(tensor: Any) -> Any:

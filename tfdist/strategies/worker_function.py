@@ -26,8 +26,9 @@ from tfdist.coordination.worker_accumulation import WorkerAccumulation
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.coordination.worker_reading import WorkerReading
 from tfdist.coordination.worker_step import WorkerStep
-from tfdist.gradients import AccumulationOptions
-from tfdist.strategies.logs import Logs, LogSources, Values, metric_results
+from tfdist.gradients import AccumulationOptions, count_rows
+from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty
+from tfdist.strategies.logs import Logs, LogSources, Values, averaged, metric_results
 
 _numbers = itertools.count()
 _WORKER_SPEC = tf.TensorSpec([], tf.int32)
@@ -102,7 +103,8 @@ class WorkerFunction:
 
     def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
-        with function_of_worker(), on_worker(self._metrics.summed_variables, self._name) as totals:
+        replicas, sums = self._strategy.num_replicas_in_sync, self._metrics.summed_variables
+        with function_of_worker(), on_worker(sums, self._name, replicas) as totals:
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
             apply = tf.autograph.experimental.do_not_convert(lambda: self._apply(worker))
@@ -111,29 +113,31 @@ class WorkerFunction:
             sends = bool(self._metrics.updated)
             steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends, updates))
             updates.end(steps.done)
-            values = [steps.done, *steps.others, *(total.read_value() for total in totals)]
+            values = [steps.done, *steps.others, *(one.total() for one in totals)]
             return self._format.pack(values), steps.sent if sends else []
 
     def _one_step(self, worker: tf.Tensor, batch: Any) -> tuple[Values, Values]:
-        def replica_step(data: Any) -> Values:
-            fetch = Fetch(self._read, self._moving)
-            scope = hooks.step_scope(WorkerStep(data, worker, fetch, self._accumulation))
-            with scope as step, self._updates.recording(self._metrics.updated), fetch.used():
-                return self._logs.split(self._step(data), step.results)
+        fetch = Fetch(self._read, self._moving)
 
-        others = self._strategy.run_on_worker(replica_step, batch)
+        def replica_step(data: Any) -> Values:
+            with hooks.step_scope(WorkerStep(data, worker, fetch, self._accumulation)) as step:
+                if self._strategy.num_replicas_in_sync == 1:
+                    return self._logs.split(self._step(data), step.results)
+                with metrics_of_rows_only(self._model, step):
+                    logs = self._step(pad_if_empty(data, count_rows(data)))
+                return averaged(self._logs.split(logs, step.results), step)
+
+        with self._updates.recording(self._metrics.updated), fetch.used():
+            others = self._strategy.run_on_worker(replica_step, batch)[0]
         return [tf.convert_to_tensor(value) for value in others], self._updates.tensors
 
     def _apply(self, worker: tf.Tensor) -> tf.Tensor:
         """An optimizer step with the gradients that were added up."""
-
-        def replica_step(worker: tf.Tensor) -> tf.Tensor:
-            with hooks.step_scope(WorkerStep(None, worker, Fetch([], []))):
-                if self._accumulation is not None:
-                    self._accumulation.apply()
-            return tf.constant(0)
-
-        return self._strategy.run_on_worker(replica_step, worker)
+        scope = compat.in_one_replica(self._strategy)
+        with scope, hooks.step_scope(WorkerStep(None, worker, Fetch([], []))):
+            if self._accumulation is not None:
+                self._accumulation.apply()
+        return tf.constant(0)
 
     def absorb(self, result: tuple[tf.Tensor, list[list[tf.Tensor]]]) -> Landed:
         """On the chief: add a report to the metrics."""
