@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tfdist.coordination.dealing import InOrder, Lease, Ranges
+from tfdist.coordination.dealing import InOrder, Lease, Ranges, Streams
 
 pytestmark = pytest.mark.unit
 
@@ -63,3 +63,27 @@ def test_a_short_rest_is_left_to_its_owner():
 def test_the_rest_of_an_owner_who_is_away_is_taken():
     dealer = Ranges(10, 1, workers=2, patience_seconds=0.0)
     assert sorted(steps_of([dealer.deal(0, 1) for _ in range(10)])) == list(range(10))
+
+
+def test_a_worker_has_the_next_steps_of_its_own_stream():
+    dealer = Streams(2)
+    assert [dealer.deal(worker, 4) for worker in (0, 1, 1, 0)] == [
+        Lease(0, 4, 0),
+        Lease(0, 4, 1),
+        Lease(4, 4, 1),
+        Lease(4, 4, 0),
+    ]
+
+
+def test_a_worker_whose_stream_has_ended_goes_on_with_the_one_that_is_least_far():
+    dealer = Streams(3)
+    for worker in (0, 1, 1, 2):
+        dealer.deal(worker, 1)
+    assert not dealer.end(Lease(0, 1, 0))
+    assert [dealer.deal(0, 1).stream for _ in range(3)] == [2, 1, 2]
+
+
+def test_a_pass_over_streams_ends_with_the_last_of_them():
+    dealer = Streams(2)
+    assert [dealer.end(Lease(0, 1, stream)) for stream in (1, 1, 0)] == [False, False, True]
+    assert dealer.deal(1, 4).steps == 0

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import tfdist
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere, to_text
+from tfdist.coordination.dealing import Lease
 from tfdist.coordination.worker_data import MAX_TEXT_BYTES, WorkerData
 
 pytestmark = pytest.mark.unit
@@ -124,7 +125,7 @@ def test_a_pass_begins_as_many_executions_as_there_are(pattern):
                 pass
             leases.append(work.lease)
     # 13 steps of 4 records, 5 at a time.
-    assert sorted(leases) == [(0, 5), (5, 5), (10, 3)]
+    assert sorted(leases) == [Lease(0, 5), Lease(5, 5), Lease(10, 3)]
 
 
 def test_a_lease_stays_with_its_work_when_another_worker_takes_over():
@@ -133,4 +134,4 @@ def test_a_lease_stays_with_its_work_when_another_worker_takes_over():
     first, second = work.message(0), work.message(1)
     # The worker's index comes first, in 8 bytes.
     assert first[8:] == second[8:]
-    assert work.lease == (0, 2)
+    assert work.lease == Lease(0, 2)

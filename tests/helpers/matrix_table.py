@@ -22,8 +22,8 @@ from tests.helpers.matrix import difference_of, results
 from tests.helpers.setups import WORKERS
 
 COLUMNS = ["mirrored2", "mirrored3", "stock mirrored2", "workers2", "workers3", "stock workers2"]
-COLUMNS += ["parameter_server"]
-ACCUMULATION_COLUMNS = ["no_strategy", "one_device_strategy", "mirrored2", "mirrored3", "workers2", "parameter_server"]
+COLUMNS += ["parameter_server", "parameter_server2"]
+ACCUMULATION_COLUMNS = ["no_strategy", "one_device_strategy", "mirrored2", "mirrored3", "workers2", *COLUMNS[-2:]]
 STOCK_SETUPS = ("mirrored2", "workers2")
 HEAD = """# What equals one device, and how nearly
 
@@ -31,7 +31,8 @@ Each row is a case of `tests/helpers/cases/`, each cell the largest difference f
 batches, over weights, History, evaluate and predict: absolute, or relative where the value is above 1. All workers
 returned the same bits in every cell. `mirrored`: MirroredStrategy on 2 and 3 logical CPUs; `workers`:
 MultiWorkerMirroredStrategy with 2 and 3 processes; `parameter_server`: ParameterServerStrategy with a worker, 2 ps and
-`max_in_flight=1`, since asynchronous steps equal nothing. `stock`: the same code under tf.distribute's own strategy; an
+`max_in_flight=1`, since asynchronous steps equal nothing; `parameter_server2`: the same with two replicas a worker,
+for the cases in which they have to do with each other. `stock`: the same code under tf.distribute's own strategy; an
 error is named by its type. The tolerance that the test enforces is 1e-5 where nothing else is said, 1e-6 for
 accumulation, where one device trained on whole batches and the others on their micro-batches: `no_strategy` is
 `tfdist.gradients.accumulate`, `one_device_strategy` is OneDeviceStrategy. Keras' own accumulation fails under stock

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -15,11 +16,23 @@ class DistributedStreams(DistributedDatasetsFromFunction):
 
     Args:
         streams: A dataset for each worker.
-        distributed: What reads them.
+        distribute: Gives what reads them.
     """
 
-    def __init__(self, streams: Sequence[tf.data.Dataset], distributed: Any) -> None:
-        self._streams, self._distributed = streams, distributed
+    def __init__(self, streams: list[tf.data.Dataset], distribute: Callable[[list[tf.data.Dataset]], Any]) -> None:
+        self._streams, self._distribute = streams, distribute
+
+    @functools.cached_property
+    def _distributed(self) -> Any:
+        return self._distribute(self._streams)
+
+    def map(self, function: Callable[..., Any], **options: Any) -> DistributedStreams:
+        """As `tf.data.Dataset.map`, for each stream; Keras weighs classes so."""
+        return DistributedStreams([stream.map(function, **options) for stream in self._streams], self._distribute)
+
+    def prefetch(self, buffer_size: int) -> DistributedStreams:
+        """Itself: workers read ahead in any case."""
+        return self
 
     @property
     def element_spec(self) -> Any:

@@ -130,7 +130,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         count = len(self.worker_indices)
         streams = [dataset_fn(tf.distribute.InputContext(count, i, self.num_replicas_in_sync)) for i in range(count)]
         check_streams(streams)
-        return DistributedStreams(streams, self._distribute(streams))
+        return DistributedStreams(streams, self._distribute)
 
     def _distribute(self, streams: list[tf.data.Dataset]) -> WorkerData | FedData:
         reason = "it is arrays in the chief's memory"

@@ -43,6 +43,28 @@ NOT_ON_PARAMETER_SERVERS = (
     "accumulate_skip",
     "accumulate_train_on_batch",
 )
+#: Where replicas of a worker of a parameter-server job have to do with each other.
+ON_REPLICAS_OF_A_WORKER = (
+    "arrays_last_batch_of_1",
+    "arrays_last_batch_odd",
+    "ragged",
+    "adam",
+    "loss_scale_optimizer",
+    "inf_on_one_replica",
+    "multi_optimizer",
+    "embedding_adam",
+    "reduction_mean_with_sample_weight",
+    "masked_sequences",
+    "metrics",
+    "logs_of_every_batch",
+    "batch_normalization_synchronized",
+    "own_losses_and_two_optimizers",
+    "predict_any_number_of_rows",
+    "accumulate_adam",
+    "accumulate_4_in_executions_of_3",
+    "accumulate_loss_scale_optimizer",
+    "accumulate_masked",
+)
 
 
 def runs_in(case: Case, setup: str) -> bool:
@@ -51,6 +73,8 @@ def runs_in(case: Case, setup: str) -> bool:
         return False
     if setup == "parameter_server" and case.name in NOT_ON_PARAMETER_SERVERS:
         return False
+    if setup == "parameter_server2":
+        return case.name in ON_REPLICAS_OF_A_WORKER
     if case.group == "accumulation":
         return setup != "workers3"  # two workers and three replicas accumulate
     return setup not in ACCUMULATING
