@@ -107,7 +107,7 @@ def test_moving_averages_lose_no_batch(of, steps_per_execution):
     most. One lost batch would make 1/80.
     """
     found = of("state_of_layers")[steps_per_execution]
-    for changed in (found["moving mean"], 1 - found["moving variance"]):
+    for changed in (found["moving mean"], 1 - found["moving variance"], found["renorm mean"]):
         assert 80 * SHARE * (1 - 80 * SHARE) <= changed <= 80 * SHARE + ROUNDING
     assert 80 * SHARE < 1 / 80
 

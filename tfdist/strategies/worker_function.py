@@ -272,4 +272,5 @@ def _accumulation(options: AccumulationOptions, name: str) -> WorkerAccumulation
 def _moving_averages_of(model: Any) -> list[Any]:
     """What layers change by a part of it in each step, so that changes of several workers add up."""
     layers = [one for one in flatten_layers(model) if isinstance(one, keras.layers.BatchNormalization) and one.built]
-    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+    # With renorm=True there are more of them than its mean and variance.
+    return [variable for layer in layers for variable in layer.non_trainable_variables]

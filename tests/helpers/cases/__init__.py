@@ -58,6 +58,7 @@ ON_REPLICAS_OF_A_WORKER = (
     "metrics",
     "logs_of_every_batch",
     "batch_normalization_synchronized",
+    "convolutional",
     "own_losses_and_two_optimizers",
     "predict_any_number_of_rows",
     "accumulate_adam",

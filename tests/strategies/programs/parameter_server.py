@@ -262,7 +262,11 @@ def state_of_layers_in(setup: Setup, steps_per_execution: int) -> dict[str, Any]
     draws = [-layer.seed_generator.state.numpy()[1] for layer in dropouts]
     model.fit(ones(40), epochs=2, verbose=0)
     model.evaluate(ones(5), verbose=0)
+    with setup.scope():
+        renormal = keras.layers.BatchNormalization(renorm=True, renorm_momentum=1 - SHARE)
+    line(setup, Slow(), renormal, steps_per_execution=steps_per_execution).fit(ones(40), epochs=2, verbose=0)
     return {
+        "renorm mean": float(renormal.renorm_mean.numpy()[0]),
         "count": float(counter.count.numpy()),
         "moving mean": float(normal.moving_mean.numpy()[0]),
         "moving variance": float(normal.moving_variance.numpy()[0]),
