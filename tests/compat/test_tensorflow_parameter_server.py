@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import inspect
 from types import SimpleNamespace
 
@@ -135,16 +136,27 @@ def test_variables_are_dealt_by_the_method_that_the_shim_overrides(extended, mon
     canary.check(deal.was_called, "_create_variable() doesn't call _create_variable_round_robin()")
 
 
+class Made:
+    """Where a variable of so many numbers would be."""
+
+    def __init__(self, size: int) -> None:
+        tensor = tf.zeros([size])
+        self.name, self.device, self.shape, self.dtype = "made", tensor.device, tensor.shape, tensor.dtype
+
+
 def test_the_lightest_task_is_next(extended):
     shim = canary.module()
     strategy = SimpleNamespace(extended=extended)
     shim.place_variables(strategy)
-    held = []
+    held, variables = [], []
     with tf.Graph().as_default():
         for size in (100, 10, 10, 10, 200):
-            extended._create_variable_round_robin(lambda value: tf.identity(value), value=tf.zeros([size]))
+            variables.append(extended._create_variable_round_robin(Made, size=size))
             held.append(shim.bytes_by_ps(strategy))
     assert held == [[400, 0], [400, 40], [400, 80], [400, 120], [400, 920]]
+    del variables[0]
+    gc.collect()
+    assert shim.bytes_by_ps(strategy) == [0, 920], "a variable that is gone leaves room"
 
 
 def test_calls_outside_of_a_schedule_are_noted(extended, caplog):

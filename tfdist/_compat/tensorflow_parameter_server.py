@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -180,7 +181,9 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
     def _count_bytes(self, variable: Any) -> None:
         task = tf.DeviceSpec.from_string(variable.device).task
         if task is not None:
-            self._tfdist_bytes[task] += variable.shape.num_elements() * variable.dtype.size
+            size = variable.shape.num_elements() * variable.dtype.size
+            self._tfdist_bytes[task] += size
+            weakref.finalize(variable, _forget, self._tfdist_bytes, task, size).atexit = False
 
     def _call_for_each_replica(self, fn: Any, args: Any, kwargs: Any) -> Any:
         if len(self._tfdist_devices) > 1:
@@ -194,6 +197,10 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
             return super()._update(var, fn, args, kwargs, group)
         update = super()._update
         return var.update_each(lambda part, one, *own: update(part, one, *own, group), fn, args, kwargs)
+
+
+def _forget(bytes_of_tasks: list[int], task: int, size: int) -> None:
+    bytes_of_tasks[task] -= size
 
 
 def _initial_parts(reference: Shards, shape: Any, initial_value: Any) -> Any:
