@@ -15,15 +15,10 @@ from tfdist.gradients.step import current_share
 Update = Callable[[list[Any], list[Any]], None]
 
 
-class AccumulatingStrategy:
+class AccumulationSetting:
     """Mixin of strategies that take `gradient_accumulation_steps`."""
 
     _accumulation = AccumulationOptions()
-
-    def _init_accumulation(self, steps: Steps | AccumulationOptions) -> None:
-        self._accumulation = AccumulationOptions.of(steps)
-        # In the order in which they were attached, which is the same on every worker; a set has no order.
-        self._accumulations: weakref.WeakKeyDictionary[GradientAccumulation, None] = weakref.WeakKeyDictionary()
 
     @property
     def gradient_accumulation_steps(self) -> Steps:
@@ -33,10 +28,10 @@ class AccumulatingStrategy:
     @gradient_accumulation_steps.setter
     def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
         self._accumulation = AccumulationOptions.of(steps)
-        for accumulation in self._accumulations:
-            # An optimizer with a number of its own is asked at its next fit; until then nothing changes for it.
-            if not accumulation.has_own_steps:
-                accumulation.refresh()
+        self._accumulation_changed()
+
+    def _accumulation_changed(self) -> None:
+        """The user has assigned the setting."""
 
     def options_of(self, optimizer: Any) -> AccumulationOptions:
         """How an optimizer accumulates here; None is no optimizer in particular.
@@ -44,11 +39,28 @@ class AccumulatingStrategy:
         Raises:
             ValueError: strategy and optimizer ask for different numbers of micro-batches.
         """
-        if optimizer is None:
-            return self._accumulation
-        accumulation = accumulation_of(optimizer)
+        return self._accumulation if optimizer is None else combined(self._accumulation, optimizer)
+
+
+class AccumulatingStrategy(AccumulationSetting):
+    """Mixin of strategies whose replicas accumulate in variables beside the model's."""
+
+    def _init_accumulation(self, steps: Steps | AccumulationOptions) -> None:
+        self._accumulation = AccumulationOptions.of(steps)
+        # In the order in which they were attached, which is the same on every worker; a set has no order.
+        self._accumulations: weakref.WeakKeyDictionary[GradientAccumulation, None] = weakref.WeakKeyDictionary()
+
+    def _accumulation_changed(self) -> None:
+        for accumulation in self._accumulations:
+            # An optimizer with a number of its own is asked at its next fit; until then nothing changes for it.
+            if not accumulation.has_own_steps:
+                accumulation.refresh()
+
+    def options_of(self, optimizer: Any) -> AccumulationOptions:
+        """As `AccumulationSetting.options_of`; what the user attached to the optimizer decides."""
+        accumulation = None if optimizer is None else accumulation_of(optimizer)
         if accumulation is None or accumulation in self._accumulations:
-            return combined(self._accumulation, optimizer)
+            return super().options_of(optimizer)
         return accumulation.options
 
     def accumulates(self, optimizer: Any) -> bool:

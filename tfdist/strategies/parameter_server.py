@@ -25,8 +25,8 @@ from tfdist.coordination.worker_streams import DistributedStreams, check_streams
 from tfdist.data.rows import shard_policy, slice_rows
 from tfdist.errors import ClusterError
 from tfdist.gradients import AccumulationOptions, Steps
-from tfdist.gradients.doors import combined
 from tfdist.log import logger
+from tfdist.strategies.accumulating import AccumulationSetting
 from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
@@ -38,7 +38,7 @@ _IN_FLIGHT_PER_WORKER = 2
 _DATA = ("auto", "worker", "feed")
 
 
-class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStrategy):
+class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribute.ParameterServerStrategy):
     """Asynchronous training under Keras 3: workers compute gradients, parameter servers hold and update the variables.
 
     The same script runs on every task (`tfdist launch --ps=1`, or TF_CONFIG). On worker and ps tasks making the
@@ -158,23 +158,6 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         """The feed that gave these batches just now; None if the user did."""
         feed = self._pass.read_by_chief if isinstance(self._pass, WorkerPass) else self._pass
         return feed if feed is not None and feed.last is batches[-1] else None
-
-    @property
-    def gradient_accumulation_steps(self) -> Steps:
-        """Micro-batches to an optimizer step; assign another number or `AccumulationOptions` between fits."""
-        return self._accumulation.steps
-
-    @gradient_accumulation_steps.setter
-    def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
-        self._accumulation = AccumulationOptions.of(steps)
-
-    def options_of(self, optimizer: Any) -> AccumulationOptions:
-        """How an optimizer accumulates here.
-
-        Raises:
-            ValueError: strategy and optimizer ask for different numbers of micro-batches.
-        """
-        return self._accumulation if optimizer is None else combined(self._accumulation, optimizer)
 
     def run_on_worker(self, function: Callable[[Any], Any], batch: Any) -> list[Any]:
         """Call a function in each replica of the worker that a graph is traced for, with its rows of a batch."""
