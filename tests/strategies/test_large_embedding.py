@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.helpers.cluster_runner import run_python
-from tests.strategies.programs.large_embedding import BATCH, IDS, STEPS, TABLE_BYTES, WIDTH
+from tests.strategies.programs.large_embedding import BATCH, IDS, ROWS, SLOT_ROWS, STEPS, WIDTH
 
 pytestmark = [
     pytest.mark.cluster,
@@ -35,17 +35,29 @@ def test_it_learns(found: dict[str, Any]) -> None:
     first, second, evaluated = found["losses"]
     assert first > 2 * second > 4 * evaluated
     assert found["predicted"] == pytest.approx(evaluated, rel=1e-4)
+    first, second = found["losses_with_slots"]
+    assert first > 1.1 * second
 
 
 @pytest.mark.parametrize("job", ["chief", "worker"])
 def test_chief_and_workers_hold_no_copy(found: dict[str, Any], job: str) -> None:
-    assert [peak for peak in found["peaks"][job] if peak > 1e9] == []
+    assert [peak for peak in found["peaks_with_slots"][job] if peak > 1e9] == []
 
 
 def test_a_ps_holds_its_shard_once(found: dict[str, Any]) -> None:
-    shard = TABLE_BYTES / 2
-    grown = [most - begun for most, begun in zip(found["peaks"]["ps"], found["begun"]["ps"], strict=True)]
-    assert [round(bytes_ / shard, 2) for bytes_ in grown if not shard < bytes_ < 1.3 * shard] == []
+    shard = ROWS * WIDTH * 4 / 2
+    assert [size for size in grown(found, "begun", "peaks") if not shard < size < 1.3 * shard] == []
+
+
+def test_a_ps_holds_its_slots_once(found: dict[str, Any]) -> None:
+    """Adagrad's accumulators are as large as the table."""
+    shards = 2 * SLOT_ROWS * WIDTH * 4 / 2
+    assert [size for size in grown(found, "peaks", "peaks_with_slots") if not size < 1.3 * shards] == []
+
+
+def grown(found: dict[str, Any], first: str, second: str) -> list[int]:
+    """By how many bytes the peak of each ps has risen meanwhile."""
+    return [after - before for before, after in zip(found[first]["ps"], found[second]["ps"], strict=True)]
 
 
 @pytest.mark.parametrize("direction", ["sent", "received"])
