@@ -20,13 +20,13 @@ import tfdist
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[tfdist.cluster.Cluster]:
+def cluster(ps: int = 1) -> Iterator[tfdist.cluster.Cluster]:
     """The job's, or one that is made here for as long as the context lasts."""
     job = tfdist.cluster.resolve()
     if not job.is_local:
         yield job
     else:
-        with tfdist.cluster.local(workers=2, ps=1) as own:
+        with tfdist.cluster.local(workers=2, ps=ps) as own:
             yield own
 
 

@@ -65,6 +65,15 @@ def test_tfrecords_are_written_once_and_read_by_two_workers(tmp_path):
     assert float(losses(done.stdout)[-1]) < 1.5
 
 
+@pytest.mark.cluster
+def test_embeddings_in_shards_as_the_configuration_describes_them():
+    """Of 256 items of a batch, 10 are 0.04."""
+    done = train("configs/two_tower.yaml", "epochs=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = re.findall(r"val_sparse_top_k_categorical_accuracy: ([0-9.]+)", done.stdout)
+    assert float(found) > 0.15
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "arguments, code, message",

@@ -41,6 +41,32 @@ def test_shards_differ_and_are_the_same_again():
     np.testing.assert_array_equal(first, again)
 
 
+def test_a_large_shard_is_written_in_blocks(monkeypatch):
+    """Each drawn by itself, the last one smaller, and no row left out."""
+    monkeypatch.setattr(canary.module(), "_BLOCK_BYTES", 3 * 2 * 4)
+    drawn, upstream = [], keras.initializers.RandomNormal.__call__
+
+    def call(self, shape, dtype=None):
+        drawn.append(tuple(shape))
+        return upstream(self, shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.RandomNormal, "__call__", call)
+    initializer = canary.module().by_shard(keras.initializers.RandomNormal(1.0, seed=1), (16, 2), "float32")
+    part = tf.Variable(initializer(partition_shape=tf.TensorShape([8, 2]), partition_offset=(8, 0)))
+    part.assign(tf.fill([8, 2], np.nan))  # what memory holds that was not written to
+    initializer.fill(part, 8)
+    assert drawn == [(3, 2), (3, 2), (2, 2)]
+    assert len(np.unique(part)) == 16
+    assert np.abs(part - 1.0).max() < 1
+
+
+def test_a_small_shard_is_not_filled_again():
+    initializer = canary.module().by_shard(keras.initializers.Ones(), (16, 2), "float32")
+    part = tf.Variable(tf.zeros([8, 2]))
+    initializer.fill(part, 8)
+    assert not np.any(part)
+
+
 def test_the_whole_is_upstreams():
     initializer = keras.initializers.HeNormal(seed=1)
     whole = canary.module().by_shard(initializer, (8, 2), "float32")()

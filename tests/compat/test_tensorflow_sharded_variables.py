@@ -73,6 +73,46 @@ def test_gather_asks_for_sparse_read():
     canary.check(read.was_called, "keras.ops.take doesn't call sparse_read of a variable")
 
 
+def test_upstream_reads_a_variable_for_its_shape():
+    variable = looking_rows_up()
+    ops = reading(lambda ids: canary.module()._take(variable, ids, axis=0), tf.int32)
+    canary.check("ReadVariableOp" in ops, "take() knows a variable's shape without reading it; ours can go")
+
+
+def test_take_is_replaced_where_it_is_called(monkeypatch):
+    canary.find("keras.src.backend:numpy.take")
+    monkeypatch.setattr("keras.src.backend.numpy.take", take := Recorder(tf.constant(VALUES)))
+    keras.ops.take(keras.Variable(VALUES), [0], axis=0)
+    canary.check(take.was_called, "keras.ops.take calls something else than keras.src.backend.numpy.take")
+    canary.same_parameters(canary.module()._take, canary.module().take)
+
+
+def looking_rows_up() -> keras.Variable:
+    """As variables are that tfdist's strategy makes."""
+    variable = keras.Variable(VALUES)
+    variable.sparse_read = lambda indices, name=None: variable.value.sparse_read(tf.cast(indices, "int64"), name=name)
+    return variable
+
+
+def reading(function, dtype) -> set[str]:
+    """Types of what the graph of a function of ids is made of."""
+    graph = tf.function(function).get_concrete_function(tf.TensorSpec([None, 2], dtype)).graph
+    return {op.type for op in graph.get_operations()}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_take_reads_rows_alone(dtype):
+    variable, take = looking_rows_up(), canary.module().take
+    assert "ReadVariableOp" not in reading(lambda ids: take(variable, ids, axis=0), dtype)
+    ids = np.array([[4, 0], [0, 3]], dtype)
+    np.testing.assert_array_equal(take(variable, ids, axis=0), VALUES[ids])
+    ragged = tf.RaggedTensor.from_row_lengths(ids.ravel(), [3, 1])
+    assert take(variable, ragged, axis=0).to_list() == [VALUES[[4, 0, 0]].tolist(), VALUES[[3]].tolist()]
+    if dtype != "uint8":
+        np.testing.assert_array_equal(take(variable, [-1, 0], axis=0), VALUES[[4, 0]])
+    np.testing.assert_array_equal(take(variable, [1], axis=1), VALUES[:, [1]])
+
+
 def test_the_replaced_method_has_the_same_parameters():
     canary.find(f"{OPTIMIZER}._distributed_tf_update_step")
     shim = canary.module()

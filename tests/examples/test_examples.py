@@ -65,6 +65,15 @@ def test_parameter_server_launched_and_alone():
 
 
 @pytest.mark.cluster
+def test_two_towers_find_what_users_take_among_items_in_shards():
+    """2,000 users' 38 items in batches of 256 are 296 steps; ten of 462 items drawn at random are 0.022 of them."""
+    output = run("-m", "tfdist", "launch", "--workers=2", "--ps=2", "examples/two_tower.py", "--epochs=1")
+    ((steps, recall, chance),) = re.findall(r"steps: (\d+), recall@10: ([0-9.]+), by chance: ([0-9.]+)", output)
+    assert (steps, chance) == ("296", "0.022")
+    assert float(recall) > 0.15
+
+
+@pytest.mark.cluster
 def test_the_documented_parameter_server_script(tmp_path):
     text = (ROOT / "docs" / "parameter_server.md").read_text(encoding="utf-8")
     script = tmp_path / "train.py"

@@ -29,7 +29,7 @@ from tensorflow.python.distribute.coordinator import coordinator_context
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_shard_initializers import by_shard
+from tfdist._compat.keras_shard_initializers import ByShard, by_shard
 from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
 
 CHIEF_CPU = "/job:chief/replica:0/task:0/device:CPU:0"
@@ -154,13 +154,14 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
         if reference is not None:
             self._count_bytes(variable)
         if isinstance(variable, ShardedVariable):
-            return Shards(variable.variables, kwargs.get("name"))
+            return _filled(Shards(variable.variables, kwargs.get("name")), kwargs.get("initial_value"))
         return variable
 
     def _create_slot(self, next_creator: Any, reference: Shards, **kwargs: Any) -> Any:
         """A slot lies where the shards of its variable do; one of another shape (row statistics) lies anywhere."""
         name = kwargs.pop("name", None)
-        values = _initial_parts(reference, kwargs.pop("shape", None), kwargs.pop("initial_value"))
+        initial_value = kwargs.pop("initial_value")
+        values = _initial_parts(reference, kwargs.pop("shape", None), initial_value)
         if callable(values):
             del kwargs["colocate_with"]
             return self._create_variable(next_creator, name=name, initial_value=values, **kwargs)
@@ -169,7 +170,7 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
             own = kwargs | {"colocate_with": part, "initial_value": value, "name": f"{name}/part_{index}"}
             parts.append(super()._create_variable(next_creator, **own))
             self._count_bytes(parts[-1])
-        return Shards(parts, name, reference)
+        return _filled(Shards(parts, name, reference), initial_value)
 
     def _create_variable_round_robin(self, next_creator: Any, **kwargs: Any) -> Any:
         # Upstream takes the number of variables so far, modulo the tasks: say the number of the lightest.
@@ -214,6 +215,13 @@ def _initial_parts(reference: Shards, shape: Any, initial_value: Any) -> Any:
         functools.partial(initial_value, partition_shape=part.shape, partition_offset=offset)
         for part, offset in zip(reference.variables, reference._var_offsets, strict=True)
     ]
+
+
+def _filled(shards: Shards, initial_value: Any) -> Shards:
+    if isinstance(initial_value, ByShard):
+        for part, (first_row, *_) in zip(shards.variables, shards._var_offsets, strict=True):
+            initial_value.fill(part, first_row)
+    return shards
 
 
 def cancelable(coordinator: Any, function: Any) -> Callable[..., Any]:

@@ -2,7 +2,8 @@
 
 Upstream: `ShardedVariable` has no `device`, no gradient, no `__array__` and no checkpoint of its own, so Keras can
 neither train, save nor load it; slots of optimizers aren't sharded; `sparse_read` gives rows in the shards' order;
-`tf.identity` fails.
+`tf.identity` fails. `keras.ops.take` asks a variable for rows, but for its shape it reads the variable: a ps copies all
+its rows for that, although nobody wants them.
 Here: a subclass that has them, made by tfdist's strategy only. The gradient of all its shards is one gradient of the
 whole variable, so clipping and loss scaling are Keras' own. An update runs once a shard, on the shard's ps: while it
 does, the variable and its slots are that one shard. Optimizers that look at more than one element at a time (norms,
@@ -20,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend import numpy as keras_numpy
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.backend.tensorflow.optimizer import TFOptimizer
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
@@ -45,11 +47,25 @@ _ELEMENTWISE = frozenset(
 )
 
 _distributed_tf_update_step = TFOptimizer._distributed_tf_update_step
+_take = keras_numpy.take
 
 
 def install() -> None:
-    """Replace `TFOptimizer._distributed_tf_update_step`."""
+    """Replace `TFOptimizer._distributed_tf_update_step` and what `keras.ops.take` calls."""
     TFOptimizer._distributed_tf_update_step = distributed_tf_update_step
+    keras_numpy.take = take
+
+
+def take(x: Any, indices: Any, axis: Any = None) -> Any:
+    """Upstream's, which reads no more than rows of a variable that has them looked up."""
+    if axis != 0 or not _looks_rows_up(x) or isinstance(indices, tf.SparseTensor):
+        return _take(x, indices, axis=axis)
+    if isinstance(indices, tf.RaggedTensor):
+        return indices.with_flat_values(take(x, indices.flat_values, 0))
+    indices = keras.ops.convert_to_tensor(indices)
+    if indices.dtype.is_unsigned:
+        return tf.gather(x, indices)
+    return tf.gather(x, tf.where(indices < 0, indices + tf.cast(x.shape[0], indices.dtype), indices))
 
 
 def distributed_tf_update_step(self: Any, distribution: Any, grads_and_vars: Any, learning_rate: Any) -> None:
@@ -65,6 +81,10 @@ def distributed_tf_update_step(self: Any, distribution: Any, grads_and_vars: Any
         others = pushed(others)
     if others:
         _distributed_tf_update_step(self, distribution, others, learning_rate)
+
+
+def _looks_rows_up(x: Any) -> bool:
+    return isinstance(x, keras.Variable) and hasattr(x, "sparse_read")
 
 
 class _Gradient(CompositeTensorGradient):

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from tfdist.config.checking import check
 from tfdist.config.objects import classes_of, make
 from tfdist.config.schema import Part, TrainConfig
 from tfdist.errors import ConfigError
@@ -71,7 +72,20 @@ def _strategy(config: TrainConfig, folder: Path) -> Any:
         return None
     names = [name for name in tfdist.__all__ if name.endswith("Strategy")]
     known = {name: getattr(tfdist, name) for name in names}
-    return make(config.strategy, "strategy", folder, known)
+    return make(_with_partitioner(config.strategy, folder), "strategy", folder, known)
+
+
+def _with_partitioner(strategy: Part, folder: Path) -> Part:
+    """Its `variable_partitioner`, which is an object, is described as other parts are."""
+    import tensorflow as tf
+
+    if "variable_partitioner" not in strategy.options:
+        return strategy
+    key, described = "strategy.options.variable_partitioner", strategy.options["variable_partitioner"]
+    part = Part(**check(described, Part, key, "in strategy.options"))
+    partitioners = tf.distribute.experimental.partitioners
+    made = make(part, key, folder, classes_of(partitioners, partitioners.Partitioner))
+    return Part(strategy.name, {**strategy.options, "variable_partitioner": made})
 
 
 def _data(part: Part | None, key: str, config: TrainConfig, folder: Path) -> Any:
