@@ -52,7 +52,10 @@ def _wait(chief: Address) -> int:
     while True:
         with contextlib.suppress(queue.Empty):
             code = _said.get(timeout=_LOOK_EVERY_SECONDS)
-            logger.info("the chief is done" if code == 0 else "the chief has failed")
+            if code:
+                logger.error("the chief has failed")  # the launcher knows by these words whose fault it was
+            else:
+                logger.info("the chief is done")
             return code
         now = time.monotonic()
         if chief.listens():
