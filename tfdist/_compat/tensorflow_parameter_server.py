@@ -3,11 +3,12 @@
 Upstream: `ParameterServerStrategyV2` deals variables to the ps tasks by turns, so one may hold ten times the bytes of
 another; metrics' variables lie there too, and every update of every metric is a message for each of them. Layers that
 look up rows (Embedding) read the whole variable. The shape of a variable that Keras makes isn't known until its initial
-value is there, so it can't be made in shards without making it as a whole.
+value is there, so it can't be made in shards without making it as a whole. A worker's thread waits for messages to
+other workers too: while one is cut off, all stand still.
 Here: each variable goes to the task that holds the fewest bytes, and metrics' variables to the chief, which sums up
 what workers report; rows are looked up on the ps; shards and their slots are drawn on theirs (see
 tensorflow_sharded_variables.py). One strategy's `extended` is changed at a time, no class. Python functions can be
-scheduled.
+scheduled, and a worker's thread waits for that worker only.
 Seen in TensorFlow 2.21, Keras 3.15.1. Can go when upstream balances by size.
 """
 
@@ -23,8 +24,9 @@ import keras
 import tensorflow as tf
 from keras.src import backend
 from tensorflow.python.distribute import distribute_lib, parameter_server_strategy_v2
-from tensorflow.python.distribute.coordinator import coordinator_context
+from tensorflow.python.distribute.coordinator import cluster_coordinator, coordinator_context
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
+from tensorflow.python.eager import context
 
 from tfdist._compat.keras_shard_initializers import by_shard
 from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
@@ -165,6 +167,14 @@ def cancelable(coordinator: Any, function: Any) -> Callable[..., Any]:
     return coordinator._cluster.closure_queue._cancellation_mgr.get_cancelable_function(function)
 
 
+def is_spoiled(error: tf.errors.AbortedError) -> bool:
+    """Whether it came from a server that lost its chief in the middle of a function.
+
+    All that it is asked for from then on is done and then answered with this error.
+    """
+    return "Cleanup " in str(error)
+
+
 def on_chief(value: Any) -> tf.Tensor:
     """A tensor in this process, wherever the coordinator's thread would put it."""
     with tf.device(CHIEF_CPU):
@@ -193,4 +203,18 @@ def schedule(coordinator: Any, function: Callable[[], Any]) -> None:
 
     Upstream takes graph functions only, which leave no place to choose what a worker works on as it begins.
     """
-    coordinator._cluster.schedule(function, args=(), kwargs={})
+    queue = coordinator._cluster.closure_queue
+    closure = _Closure(function, queue._cancellation_mgr)
+    closure.build_output_remote_value()
+    queue.put(closure)
+
+
+class _Closure(cluster_coordinator.Closure):
+    def execute_on(self, worker: Any) -> None:
+        """Upstream's, without its wait for all that was asked of any worker, by any thread.
+
+        It comes with the end of a scope of the worker's executor, so here the thread, which is the worker's, keeps it.
+        """
+        context.context().executor = worker.executor
+        with tf.device(worker.device_name), coordinator_context.with_dispatch_context(worker):
+            self._function()

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat import tensorflow_remote_functions as remote_functions
 from tfdist._compat.tensorflow import global_seed
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
@@ -89,6 +90,7 @@ class ParameterServerStrategy(hooks.KerasHooks, tf.distribute.ParameterServerStr
         _compat.install()
         super().__init__(as_resolver(described), variable_partitioner)
         compat.place_variables(self)
+        remote_functions.keep_unused()
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         workers = len(described.addresses("worker"))
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import tfdist
 from tests.helpers.cluster_runner import QUIET
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
+from tfdist.coordination.connections import connections_to
 from tfdist.errors import TaskLostError
 
 WORKERS, PS = 2, 2
@@ -150,6 +152,12 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
         kill(*which)
         for task in which:
             tasks.start(task)
+
+    def lose_connections(address: str) -> None:
+        """As a firewall does that forgets them: both sides find that they are gone, in the middle of executions."""
+        for connection in connections_to([address]):
+            with connection:
+                connection.shutdown(socket.SHUT_RDWR)
 
     def fit(name: str, how: str, *callbacks: At, epochs: int = 1) -> None:
         before, begun = int(model.optimizer.iterations), time.monotonic()
