@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from types import SimpleNamespace
 
 import keras
@@ -158,12 +159,37 @@ def test_calls_outside_of_a_schedule_are_noted(extended, caplog):
     assert extended._being_scheduled is False
 
 
-def test_coordinators_have_a_cluster_that_schedules():
+def test_coordinators_have_a_cluster_with_a_queue():
     source = inspect.getsource(canary.find(f"{COORDINATOR}:ClusterCoordinator"))
     canary.check("self._cluster = Cluster(" in source, "ClusterCoordinator._cluster is gone")
-    cluster = canary.find(f"{COORDINATOR}:Cluster")
-    canary.takes(cluster.schedule, object(), print, args=(), kwargs={})
-    canary.check("self.closure_queue = " in inspect.getsource(cluster), "Cluster.closure_queue is gone")
+    cluster = inspect.getsource(canary.find(f"{COORDINATOR}:Cluster"))
+    canary.check("self.closure_queue = " in cluster, "Cluster.closure_queue is gone")
+    source = inspect.getsource(canary.find(f"{COORDINATOR}:Worker"))
+    canary.check("closure.execute_on(self)" in source, "a Worker runs closures in another way")
+
+
+def test_a_scheduled_function_runs_on_its_worker():
+    """In a thread of its own, which keeps the worker's executor."""
+    queue, ran = canary.find(f"{COORDINATOR}:_CoordinatedClosureQueue")(), []
+    shim = canary.module()
+    coordinator = SimpleNamespace(_cluster=SimpleNamespace(closure_queue=queue))
+    shim.schedule(coordinator, lambda: ran.append((shim.current_worker(), tf.constant(1.0).device)))
+    executor = canary.find("tensorflow.python.eager.executor:new_executor")(enable_async=False)
+    worker = SimpleNamespace(worker_index=3, device_name="/device:CPU:0", executor=executor)
+    thread = threading.Thread(target=queue.get().execute_on, args=(worker,))
+    thread.start()
+    thread.join(30)
+    queue.mark_finished()
+    queue.stop()
+    canary.check([index for index, _ in ran] == [3], f"a scheduled function ran on {ran}")
+    canary.check("CPU:0" in ran[0][1], f"a scheduled function ran on {ran[0][1]}")
+
+
+def test_a_server_that_lost_its_chief_says_so():
+    """What such a server said; it takes luck with the time to have one say it."""
+    shim = canary.module()
+    assert shim.is_spoiled(tf.errors.AbortedError(None, None, "Cleanup 5085274412526874245"))
+    assert not shim.is_spoiled(tf.errors.AbortedError(None, None, "Connection reset by peer"))
 
 
 def test_closures_call_python_functions_as_they_are():

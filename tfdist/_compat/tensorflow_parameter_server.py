@@ -181,6 +181,14 @@ def on_chief(value: Any) -> tf.Tensor:
         return tf.constant(value)
 
 
+def another_handle(value: Any) -> Any:
+    """The same tensor, not copied, as an object of its own; anything else as it is."""
+    if not tf.is_tensor(value):
+        return value
+    with tf.device(CHIEF_CPU):
+        return tf.identity(value)
+
+
 def current_worker() -> int:
     """In a function that the coordinator runs: the index of the worker that it runs for."""
     return int(coordinator_context.get_current_dispatch_context().worker_index)

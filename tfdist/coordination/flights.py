@@ -74,7 +74,8 @@ class Flight:
         self.begun_at, self.worker = time.monotonic(), compat.current_worker()
         self._busy.add(self.worker)
         try:
-            result = self._function(*arguments)
+            # Of its own: who lets go of a tensor that a worker has a copy of is made to wait for that worker.
+            result = self._function(*tf.nest.map_structure(compat.another_handle, arguments, expand_composites=True))
             # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
             flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
         except tf.errors.AbortedError as error:
@@ -85,7 +86,6 @@ class Flight:
             self._busy.discard(compat.current_worker())
         structure = tf.nest.map_structure(tf.type_spec_from_value, result)
         self.result = lambda: tf.nest.pack_sequence_as(structure, [tf.constant(one) for one in flat], True)
-        # What lies on the worker is let go of here: the chief's own thread would wait for it if the worker is cut off.
         self._arguments = None
         self._landed.put(self)
 
@@ -101,7 +101,7 @@ class Flights:
     """
 
     def __init__(self, coordinator: Any, cluster: Cluster, limit: int, patience_seconds: float) -> None:
-        self._coordinator, self._cluster, self.limit = coordinator, cluster, limit
+        self._coordinator, self.cluster, self.limit = coordinator, cluster, limit
         self._patience_seconds = patience_seconds
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._in_order: collections.deque[Flight] = collections.deque()
@@ -142,7 +142,7 @@ class Flights:
         """Connections are made, and made anew, at any time."""
         now = time.monotonic()
         if now - self._limited_at > _LIMIT_EVERY_SECONDS:
-            limit_silence(self._cluster.addresses("worker"), self._patience_seconds)
+            limit_silence(self.cluster.addresses("worker"), self._patience_seconds)
             self._limited_at = now
 
     def take_all(self) -> None:
@@ -155,7 +155,7 @@ class Flights:
         self.take_all()
         self.rounds += 1
         # A worker that is still at an execution, which another made in its place, may not answer.
-        if not self._busy and all(Address.parse(one).listens() for one in self._cluster.addresses("worker")):
+        if not self._busy and all(Address.parse(one).listens() for one in self.cluster.addresses("worker")):
             remote_functions.remove_unused()
 
     def forget(self) -> None:
@@ -192,7 +192,7 @@ class Flights:
     def _failing(self) -> Iterator[None]:
         """When the job has failed nothing is in flight any more."""
         try:
-            with explained(self._cluster):
+            with explained(self.cluster):
                 yield
         except Exception:
             self._in_order.clear()

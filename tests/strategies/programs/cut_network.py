@@ -16,12 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
-import tensorflow as tf
-
 import tfdist
 from tests.helpers.cluster_runner import QUIET
-from tests.strategies.programs.parameter_server_faults import At, Ids, data, seen
+from tests.strategies.programs.parameter_server_faults import At, data, make_model, seen, steps_of
 from tfdist.cluster import Cluster, Task
 
 PATIENCE_SECONDS = 6.0
@@ -30,14 +27,6 @@ SHORT = 2.0
 DEADLINE_SECONDS = 60.0
 AT = 30
 PORT = 2222
-
-
-class Telling(keras.Model):
-    """A line in the log of the worker that makes the step."""
-
-    def train_step(self, data: Any) -> Any:
-        tf.print("step", output_stream=sys.stderr)
-        return super().train_step(data)
 
 
 class Cable:
@@ -83,10 +72,7 @@ def main(folder: Path, there: str, cable: Cable, addresses: list[str]) -> None:
     for task in cluster.peers:
         start(cluster, task, folder, there if task == Task("worker", 1) else None)
     strategy = tfdist.ParameterServerStrategy(cluster, patience_seconds=PATIENCE_SECONDS)
-    with strategy.scope():
-        inputs = keras.Input((4,))
-        model = Telling(inputs, keras.layers.Dense(1)(keras.layers.Dense(8, "tanh")(inputs)))
-        model.compile(keras.optimizers.SGD(1e-6), "mse", metrics=[Ids(), "mae"])
+    model = make_model(strategy)
     results: dict[str, Any] = {}
 
     def note(name: str, **more: Any) -> None:
@@ -94,14 +80,11 @@ def main(folder: Path, there: str, cable: Cable, addresses: list[str]) -> None:
         print(name, more, flush=True)
         (folder / "results.pickle").write_bytes(pickle.dumps(results))
 
-    def told() -> int:
-        return (folder / "worker-1.log").read_text(errors="replace").count("step")
-
     def fit(name: str, how: str, *callbacks: At) -> int:
-        before, told_before, begun = int(model.optimizer.iterations), told(), time.monotonic()
+        before, made, begun = int(model.optimizer.iterations), steps_of(folder, 1), time.monotonic()
         model.fit(data(folder, how), callbacks=list(callbacks), verbose=0)
         seconds = time.monotonic() - ((callbacks[0].at if callbacks else None) or begun)
-        applied, there = int(model.optimizer.iterations) - before, told() - told_before
+        applied, there = int(model.optimizer.iterations) - before, steps_of(folder, 1) - made
         note(name, applied=applied, reported=strategy.reported_steps, seconds=seconds, there=there)
         return there
 

@@ -26,6 +26,7 @@ from tests.helpers.cluster_runner import QUIET
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
 from tfdist.coordination.connections import connections_to
+from tfdist.coordination.serving import tell_to_begin_anew
 from tfdist.errors import TaskLostError
 
 WORKERS, PS = 2, 2
@@ -100,9 +101,23 @@ class At(keras.callbacks.Callback):
             self._maybe(batch)
 
 
+class Telling(keras.Model):
+    """Writes a line to the log of the worker that makes a step."""
+
+    def train_step(self, data: Any) -> Any:
+        tf.print("step", output_stream=sys.stderr)
+        return super().train_step(data)
+
+
+def steps_of(folder: Path, worker: int) -> int:
+    """How many a worker has made, over all of its starts."""
+    return (folder / f"worker-{worker}.log").read_text(errors="replace").count("step\n")
+
+
 def make_model(strategy: tfdist.ParameterServerStrategy) -> keras.Model:
     with strategy.scope():
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+        inputs = keras.Input((4,))
+        model = Telling(inputs, keras.layers.Dense(1)(keras.layers.Dense(8, "tanh")(inputs)))
         model.compile(keras.optimizers.SGD(1e-6), "mse", metrics=[Ids(), "mae"])
     return model
 
@@ -153,6 +168,13 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
         for task in which:
             tasks.start(task)
 
+    def fit_with_both(name: str) -> None:
+        """Fits until the second worker takes part again."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        fit(name, "graph")
+        while results[name]["steps of the second worker"] == 0 and time.monotonic() < deadline:
+            fit(name, "graph")
+
     def lose_connections(address: str) -> None:
         """As a firewall does that forgets them: both sides find that they are gone, in the middle of executions."""
         for connection in connections_to([address]):
@@ -160,7 +182,7 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
                 connection.shutdown(socket.SHUT_RDWR)
 
     def fit(name: str, how: str, *callbacks: At, epochs: int = 1) -> None:
-        before, begun = int(model.optimizer.iterations), time.monotonic()
+        before, begun, made = int(model.optimizer.iterations), time.monotonic(), steps_of(folder, 1)
         history = model.fit(data(folder, how), epochs=epochs, callbacks=list(callbacks), verbose=0)
         results[name] = {
             "counts": dict(seen),
@@ -168,6 +190,7 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
             "applied": int(model.optimizer.iterations) - before,
             "reported": strategy.reported_steps,
             "repeated": strategy.repeated_steps,
+            "steps of the second worker": steps_of(folder, 1) - made,
             "seconds": time.monotonic() - (callbacks[0].at if callbacks and callbacks[0].at else begun),
         }
         print(name, {key: value for key, value in results[name].items() if key != "counts"}, flush=True)
@@ -184,10 +207,15 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
     expected = evaluate([])
     received = evaluate([At(30, lambda: restart(second), testing=True)])
     results["evaluate"] = {"expected": expected, "received": received, "counts": dict(seen)}
+    fit_with_both("restarted")
     for how in ("feed", "records"):
         fit(f"stopped {how}", how, At(30, lambda: tasks.signal(second, signal.SIGSTOP)))
         tasks.signal(second, signal.SIGCONT)
-    fit("awake again", "graph")
+        fit_with_both(f"awake again {how}")
+    fit("connections lost", "feed", At(30, lambda: lose_connections(strategy.flights.cluster.peers[second])))
+    fit_with_both("connected again")
+    fit("told to begin anew", "feed", At(30, lambda: tell_to_begin_anew(second)))
+    fit_with_both("begun anew")
     fit("gone for good", "records", At(30, lambda: kill(second)))
 
     at = At(30, lambda: kill(Task("ps", 1)))
