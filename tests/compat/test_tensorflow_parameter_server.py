@@ -185,6 +185,24 @@ def test_a_scheduled_function_runs_on_its_worker():
     canary.check("CPU:0" in ran[0][1], f"a scheduled function ran on {ran[0][1]}")
 
 
+def test_a_ps_is_not_given_up_while_it_is_there():
+    """Upstream gives up at the third error; the text is what a worker says."""
+    cluster = canary.find(f"{COORDINATOR}:Cluster").__new__(canary.find(f"{COORDINATOR}:Cluster"))
+    cluster._transient_ps_failures_threshold, cluster._potential_ps_failures_count = 3, [0]
+    cluster._potential_ps_failures_lock = threading.Lock()
+    remote = (
+        "Additional GRPC error information from remote target /job:ps/replica:0/task:0/device:CPU:0 while calling x"
+    )
+    error = tf.errors.UnavailableError(None, None, f"failed to connect\n{remote}")
+    canary.check(canary.find(f"{COORDINATOR}:_is_ps_failure")(error), "a worker says otherwise that it lost a ps")
+    there = [True] * 5 + [False] * 5
+    canary.module().doubt_ps_failures(SimpleNamespace(_cluster=cluster), lambda: there.pop(0))
+    found = [cluster._record_and_ignore_transient_ps_failure(error) for _ in range(8)]
+    assert found == [True] * 5 + [True, True, False]
+    other = tf.errors.InvalidArgumentError(None, None, "x")
+    assert not cluster._record_and_ignore_transient_ps_failure(other)
+
+
 def test_a_server_that_lost_its_chief_says_so():
     """What such a server said; it takes luck with the time to have one say it."""
     shim = canary.module()

@@ -8,7 +8,7 @@ other workers too: while one is cut off, all stand still.
 Here: each variable goes to the task that holds the fewest bytes, and metrics' variables to the chief, which sums up
 what workers report; rows are looked up on the ps; shards and their slots are drawn on theirs (see
 tensorflow_sharded_variables.py). One strategy's `extended` is changed at a time, no class. Python functions can be
-scheduled, and a worker's thread waits for that worker only.
+scheduled, a worker's thread waits for that worker only, and a worker that was cut off is given time to find the ps.
 Seen in TensorFlow 2.21, Keras 3.15.1. Can go when upstream balances by size.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,8 @@ from tensorflow.python.eager import context
 from tfdist._compat.keras_shard_initializers import by_shard
 from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
 
+#: gRPC connects anew after about as long.
+_TRY_AGAIN_SECONDS = 0.5
 CHIEF_CPU = "/job:chief/replica:0/task:0/device:CPU:0"
 
 _local = threading.local()
@@ -173,6 +176,24 @@ def is_spoiled(error: tf.errors.AbortedError) -> bool:
     All that it is asked for from then on is done and then answered with this error.
     """
     return "Cleanup " in str(error)
+
+
+def doubt_ps_failures(coordinator: Any, is_there: Callable[[], bool]) -> None:
+    """Have a worker that can't reach a ps try again while `is_there` says that it's the worker's own trouble.
+
+    Upstream gives up at the third time that any worker says so of a ps, however long ago the first was.
+    """
+    cluster = coordinator._cluster
+    upstream = cluster._record_and_ignore_transient_ps_failure
+
+    def record(error: Exception) -> bool:
+        is_out_of_reach = isinstance(error, tf.errors.UnavailableError) and cluster_coordinator._is_ps_failure(error)
+        if not is_out_of_reach or not is_there():
+            return upstream(error)
+        time.sleep(_TRY_AGAIN_SECONDS)
+        return True
+
+    cluster._record_and_ignore_transient_ps_failure = record
 
 
 def on_chief(value: Any) -> tf.Tensor:

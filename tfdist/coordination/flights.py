@@ -106,6 +106,9 @@ class Flights:
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._in_order: collections.deque[Flight] = collections.deque()
         self._busy: set[int] = set()
+        #: Since when no execution has landed because workers say that they don't reach a ps.
+        self._ps_missed_since: float | None = None
+        compat.doubt_ps_failures(coordinator, self._are_ps_there)
         self._limited_at = -_LIMIT_EVERY_SECONDS
         #: How many epochs have ended.
         self.rounds = 0
@@ -138,6 +141,14 @@ class Flights:
         self._in_order.popleft()
         first.on_result(first.result())
 
+    def _are_ps_there(self) -> bool:
+        """Asked when a worker did not reach one: whether that may be the worker's own trouble."""
+        now = time.monotonic()
+        self._ps_missed_since = self._ps_missed_since or now
+        if now - self._ps_missed_since > self._patience_seconds:
+            return False
+        return all(Address.parse(address).listens() for address in self.cluster.addresses("ps"))
+
     def _limit_silence(self) -> None:
         """Connections are made, and made anew, at any time."""
         now = time.monotonic()
@@ -169,6 +180,7 @@ class Flights:
         while True:
             try:
                 self._landed.get(timeout=_LOOK_EVERY_SECONDS)
+                self._ps_missed_since = None
                 return
             except queue.Empty:
                 with self._failing():

@@ -21,7 +21,7 @@ from tests.helpers.cluster_runner import QUIET
 from tests.strategies.programs.parameter_server_faults import At, data, make_model, seen, steps_of
 from tfdist.cluster import Cluster, Task
 
-PATIENCE_SECONDS = 6.0
+PATIENCE_SECONDS = 4.0
 #: Of a cut that nobody need notice.
 SHORT = 2.0
 DEADLINE_SECONDS = 60.0

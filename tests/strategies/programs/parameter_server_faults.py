@@ -34,7 +34,7 @@ ROWS, BATCH = 1200, 10
 STEPS = ROWS // BATCH
 DEADLINE_SECONDS = 60.0
 # More than the longest execution takes, tracing and starting included.
-PATIENCE_SECONDS = 6.0
+PATIENCE_SECONDS = 4.0
 
 
 class Tasks:
