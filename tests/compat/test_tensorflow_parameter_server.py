@@ -199,8 +199,10 @@ def test_a_ps_is_not_given_up_while_it_is_there():
     canary.module().doubt_ps_failures(SimpleNamespace(_cluster=cluster), lambda: there.pop(0))
     found = [cluster._record_and_ignore_transient_ps_failure(error) for _ in range(8)]
     assert found == [True] * 5 + [True, True, False]
-    other = tf.errors.InvalidArgumentError(None, None, "x")
-    assert not cluster._record_and_ignore_transient_ps_failure(other)
+    # A ps that was started again, without its variables.
+    lost = tf.errors.InvalidArgumentError(None, None, f"unknown device\n{remote}")
+    there[:] = [True]
+    assert not cluster._record_and_ignore_transient_ps_failure(lost)
 
 
 def test_a_server_that_lost_its_chief_says_so():

@@ -88,7 +88,7 @@ def test_training_goes_on_from_the_last_backup(restarted):
 
 
 def test_steps_of_before_the_restart_are_no_repeated_ones(restarted):
-    assert f"of {STEPS} steps were applied twice" not in restarted.said.rpartition("all tasks are started again")[2]
+    assert "were applied twice" not in restarted.said.rpartition("all tasks are started again")[2]
 
 
 def test_without_restarts_the_launch_ends_and_another_goes_on(tmp_path):

@@ -198,6 +198,7 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
     fit("nothing", "feed")
     for how in ("feed", "graph", "records"):
         fit(f"restarted {how}", how, At(30, lambda: restart(second)))
+        fit_with_both("restarted")
     fit("across an epoch's end", "feed", At(STEPS - 3, lambda: restart(second)), epochs=2)
     fit("all restarted", "records", At(30, lambda: restart(first, second)))
 
