@@ -170,12 +170,12 @@ def cancelable(coordinator: Any, function: Any) -> Callable[..., Any]:
     return coordinator._cluster.closure_queue._cancellation_mgr.get_cancelable_function(function)
 
 
-def is_spoiled(error: tf.errors.AbortedError) -> bool:
+def is_spoiled(error: tf.errors.OpError) -> bool:
     """Whether it came from a server that lost its chief in the middle of a function.
 
     All that it is asked for from then on is done and then answered with this error.
     """
-    return "Cleanup " in str(error)
+    return isinstance(error, tf.errors.AbortedError) and "Cleanup " in str(error)
 
 
 def doubt_ps_failures(coordinator: Any, is_there: Callable[[], bool]) -> None:

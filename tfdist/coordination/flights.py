@@ -66,24 +66,27 @@ class Flight:
         choose = self._arguments
         if choose is None:
             return  # another worker was quicker
-        arguments = choose(compat.current_worker())
+        worker = compat.current_worker()
+        arguments = choose(worker)
         if arguments is None:
             time.sleep(_DECLINED_SECONDS)  # the worker has nothing else to do
             self._again(self)
             return
-        self.begun_at, self.worker = time.monotonic(), compat.current_worker()
-        self._busy.add(self.worker)
+        self.begun_at, self.worker = time.monotonic(), worker
+        self._busy.add(worker)
         try:
             # Of its own: who lets go of a tensor that a worker has a copy of is made to wait for that worker.
             result = self._function(*tf.nest.map_structure(compat.another_handle, arguments, expand_composites=True))
             # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
             flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
-        except tf.errors.AbortedError as error:
+        except tf.errors.OpError as error:
+            if self.worker == worker:
+                self.begun_at = None  # the coordinator gives it to another
             if compat.is_spoiled(error):
-                tell_to_begin_anew(Task("worker", compat.current_worker()))
+                tell_to_begin_anew(Task("worker", worker))
             raise
         finally:
-            self._busy.discard(compat.current_worker())
+            self._busy.discard(worker)
         structure = tf.nest.map_structure(tf.type_spec_from_value, result)
         self.result = lambda: tf.nest.pack_sequence_as(structure, [tf.constant(one) for one in flat], True)
         self._arguments = None
