@@ -89,7 +89,7 @@ def test_tasks_read_by_data_workers_of_which_one_is_killed(launched, tmp_path):
     for epoch in range(2):
         assert out.count(f"epoch {epoch}: 1000 records, 1000 different") == 2
     assert len(set(re.findall(r"grpc://127.0.0.1:\d+", out))) == 1
-    assert re.search(r"data/[01] ended with status -9; it is started again", err)
+    assert re.search(r"data/[01]: killed by SIGKILL; it is started again", err)
     logs = {path.name for path in Path(tmp_path / "logs").iterdir()}
     assert {"data-dispatcher.log", "data-0.log", "data-1.log"} < logs and logs & {"data-0-1.log", "data-1-1.log"}
     assert not any(one.is_running() for one in before[1:]), "they end with the job"

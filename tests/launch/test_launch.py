@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 
 import psutil
 import pytest
 
+from tests.helpers.launching import finish
+
 pytestmark = pytest.mark.unit
-
-HEAD = """
-import json, os, signal, subprocess, sys, time
-config = json.loads(os.environ["TF_CONFIG"])
-kind, index = config["task"]["type"], config["task"]["index"]
-def meet(n):
-    "Waits until n tasks are here."
-    open(f"here-{kind}-{index}", "w").close()
-    while len([f for f in os.listdir() if f.startswith("here-")]) < n: time.sleep(0.01)
-"""
-
-
-@pytest.fixture
-def launch(tmp_path):
-    """`launch("--workers=2", body)` starts it in an empty directory; all is ended after the test."""
-    started = []
-
-    def start(*options: str, body: str, args: tuple[str, ...] = (), **popen) -> subprocess.Popen:
-        (tmp_path / "script.py").write_text(HEAD + textwrap.dedent(body))
-        command = [sys.executable, "-m", "tfdist", "launch", *options, "script.py", *args]
-        popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **popen}
-        started.append(subprocess.Popen(command, cwd=tmp_path, **popen))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        with contextlib.suppress(ValueError):  # closed already
-            process.communicate()
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:

@@ -15,8 +15,8 @@ PEER_GONE = ["Traceback (most recent call last):", "tensorflow.python.framework.
 OWN = ["Traceback (most recent call last):", "ValueError: boom"]
 
 
-def ending(code=1, at=10.0, failed_at=None, words=(), stopped_at=None):
-    return Ending(code, at, at if failed_at is None else failed_at, list(words), stopped_at)
+def ending(code=1, at=10.0, failed_at=None, words=(), stopped_at=None, log_path=None):
+    return Ending(code, at, at if failed_at is None else failed_at, list(words), stopped_at, log_path)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,8 @@ def ending(code=1, at=10.0, failed_at=None, words=(), stopped_at=None):
         ({"a": ending(1, 1.0, words=PEER_GONE), "b": ending(-signal.SIGKILL, 2.0)}, "b"),
         # all blame a peer: the first of them
         ({"a": ending(1, 2.0, words=PEER_GONE), "b": ending(1, 1.0, words=PEER_GONE)}, "b"),
+        # served a chief that failed later, by the clock
+        ({"a": ending(1, 1.0, words=["ERROR:tfdist:the chief has failed"]), "b": ending(3, 2.0)}, "b"),
         # ended by the launcher: no failure of its own
         ({"a": ending(-signal.SIGTERM, 2.0, stopped_at=1.5), "b": ending(1, 1.0)}, "b"),
         # raised, hung at exit, and had to be ended
@@ -46,12 +48,13 @@ def report(first, endings, **options):
 
 
 def test_the_report_shows_the_first_task_only(tmp_path):
-    said = report("b", {"a": ending(1, 2.0, words=PEER_GONE), "b": ending(1, 1.0, words=OWN)}, log_dir=tmp_path)
+    guilty = ending(1, 1.0, words=OWN, log_path=tmp_path / "b-1.log")
+    said = report("b", {"a": ending(1, 2.0, words=PEER_GONE), "b": guilty})
     assert "b failed first: exit code 1, 1.0 s after the start.\nIts traceback:" in said
     assert "ValueError: boom" in said
     assert "UnavailableError" not in said
     assert "a (dragged down, exit code 1)" in said
-    assert f"{tmp_path}/b.log" in said
+    assert f"{tmp_path}/b-1.log" in said
 
 
 def test_a_task_that_was_killed_may_have_used_up_the_memory():

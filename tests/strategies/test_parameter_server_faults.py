@@ -21,9 +21,15 @@ FITS = {
     "restarted records": 1,
     "across an epoch's end": 2,
     "all restarted": 1,
+    "restarted": 1,
     "stopped feed": 1,
+    "awake again feed": 1,
     "stopped records": 1,
-    "awake again": 1,
+    "awake again records": 1,
+    "connections lost": 1,
+    "connected again": 1,
+    "told to begin anew": 1,
+    "begun anew": 1,
     "gone for good": 1,
 }
 
@@ -43,12 +49,21 @@ def test_every_example_is_reported_once_and_applied_at_least_once(results, name)
     assert result["counts"] == dict.fromkeys(range(ROWS), 1), "in the last epoch"
     assert result["reported"] == STEPS * FITS[name]
     assert result["applied"] >= result["reported"]
-    assert result["repeated"] == result["applied"] - result["reported"]
+    # A worker that wakes up may apply what it was at before this `fit` begins to count.
+    late = 1 if name.startswith("awake") else 0
+    assert 0 <= result["applied"] - result["reported"] - result["repeated"] <= late
 
 
 @pytest.mark.parametrize("how", ["feed", "records"])
 def test_a_worker_that_is_stopped_is_not_waited_for(results, how):
     assert results[f"stopped {how}"]["seconds"] < 10 * PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize(
+    "name", ["restarted", "awake again feed", "awake again records", "connected again", "begun anew"]
+)
+def test_a_worker_that_is_back_takes_part(results, name):
+    assert results[name]["steps of the second worker"] > 0
 
 
 def test_evaluate_is_exact_when_a_worker_dies_in_it(results):

@@ -7,7 +7,8 @@
 
 Each task is a process with its own TF_CONFIG. What follows the script is passed to it untouched.
 Ctrl-C ends all tasks. If one fails, the others are ended, and the report at the end shows the
-traceback of the task that failed first; its exit code is the command's.
+traceback of the task that failed first; its exit code is the command's. --max_restarts=3 starts
+what failed again, up to three times.
 
 Several machines: run the same command on each, with its own --node_rank:
 
@@ -37,6 +38,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_boolean("chief", False, "Add a chief task to the workers.", flag_values=v)
     flags.DEFINE_integer(
         "data_workers", 0, "Processes on each machine that read and decode for its tasks.", flag_values=v
+    )
+    flags.DEFINE_integer(
+        "max_restarts", 0, "How often tasks that failed are started again, counted on each machine.", flag_values=v
     )
     flags.DEFINE_multi_string(
         "env",
@@ -117,6 +121,7 @@ def _options(values: flags.FlagValues) -> LaunchOptions:
         node_rank=values.node_rank or 0,
         node_addresses=addresses,
         port_base=values.port_base,
+        max_restarts=values.max_restarts,
     )
 
 

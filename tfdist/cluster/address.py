@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import re
 import socket
 from dataclasses import dataclass
@@ -11,6 +12,14 @@ from tfdist.errors import ClusterError
 _MAX_PORT = 65535
 _BRACKETED = re.compile(r"^\[(?P<host>[^\[\]]+)\]:(?P<port>.*)$")
 _PLAIN = re.compile(r"^(?P<host>[^:\[\]/]+):(?P<port>[^:]*)$")
+
+
+class Answer(enum.Enum):
+    """What comes back when a connection is asked for."""
+
+    LISTENS = "a server takes connections"
+    REFUSES = "the machine is there, no server listens"
+    NONE = "the machine is out of reach"
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,17 @@ class Address:
 
     def listens(self, timeout_seconds: float = 1.0) -> bool:
         """Whether a server takes connections there."""
+        return self.answer(timeout_seconds) is Answer.LISTENS
+
+    def answer(self, timeout_seconds: float = 1.0) -> Answer:
+        """What comes back from there."""
         try:
             socket.create_connection((self.host, self.port), timeout_seconds).close()
+        except ConnectionRefusedError:
+            return Answer.REFUSES
         except OSError:
-            return False
-        return True
+            return Answer.NONE
+        return Answer.LISTENS
 
     @classmethod
     def parse(cls, text: object, field: str = "address") -> Address:

@@ -16,12 +16,17 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_parameter_server as compat
-from tfdist.cluster import Cluster
+from tfdist._compat import tensorflow_remote_functions as remote_functions
+from tfdist.cluster import Address, Cluster, Task
+from tfdist.coordination.connections import limit_silence
 from tfdist.coordination.faults import explained
+from tfdist.coordination.serving import tell_to_begin_anew
 from tfdist.log import logger
 
 #: How often it's looked whether the job has failed while a result is waited for.
 _LOOK_EVERY_SECONDS = 0.2
+#: How often it's looked for new connections.
+_LIMIT_EVERY_SECONDS = 5.0
 #: How long a worker waits before it looks again for an execution of its own.
 _DECLINED_SECONDS = 0.01
 
@@ -34,6 +39,7 @@ class Flight:
         arguments: Gives its arguments, from the index of the worker that runs it; None leaves it to another worker.
         on_result: Called with its result when that is taken.
         landed: Where to put it when it has a result.
+        busy: The workers that are at an execution.
         again: Hands it to the coordinator for another worker.
     """
 
@@ -43,9 +49,11 @@ class Flight:
         arguments: Callable[[int], Any],
         on_result: Callable[[Any], object],
         landed: queue.SimpleQueue[Flight],
+        busy: set[int],
         again: Callable[[Flight], None],
     ) -> None:
-        self._function, self._arguments, self._landed, self._again = function, arguments, landed, again
+        self._function, self._landed, self._busy, self._again = function, landed, busy, again
+        self._arguments: Callable[[int], Any] | None = arguments
         self.on_result = on_result
         #: Gives the result in this process, None while there is none.
         self.result: Callable[[], Any] | None = None
@@ -55,18 +63,33 @@ class Flight:
 
     def run(self) -> None:
         """Called in the coordinator's thread of a worker, on its device."""
-        if self.result is not None:
+        choose = self._arguments
+        if choose is None:
             return  # another worker was quicker
-        arguments = self._arguments(compat.current_worker())
+        worker = compat.current_worker()
+        arguments = choose(worker)
         if arguments is None:
             time.sleep(_DECLINED_SECONDS)  # the worker has nothing else to do
             self._again(self)
             return
-        self.begun_at, self.worker = time.monotonic(), compat.current_worker()
-        result = self._function(*arguments)
-        # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
-        flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
-        self.result = lambda: tf.nest.pack_sequence_as(result, [tf.constant(one) for one in flat], True)
+        self.begun_at, self.worker = time.monotonic(), worker
+        self._busy.add(worker)
+        try:
+            # Of its own: who lets go of a tensor that a worker has a copy of is made to wait for that worker.
+            result = self._function(*tf.nest.map_structure(compat.another_handle, arguments, expand_composites=True))
+            # Fetched here, not where it's wanted: if the worker dies meanwhile the coordinator runs it again.
+            flat = [tensor.numpy() for tensor in tf.nest.flatten(result, expand_composites=True)]
+        except tf.errors.OpError as error:
+            if self.worker == worker:
+                self.begun_at = None  # the coordinator gives it to another
+            if compat.is_spoiled(error):
+                tell_to_begin_anew(Task("worker", worker))
+            raise
+        finally:
+            self._busy.discard(worker)
+        structure = tf.nest.map_structure(tf.type_spec_from_value, result)
+        self.result = lambda: tf.nest.pack_sequence_as(structure, [tf.constant(one) for one in flat], True)
+        self._arguments = None
         self._landed.put(self)
 
 
@@ -81,10 +104,15 @@ class Flights:
     """
 
     def __init__(self, coordinator: Any, cluster: Cluster, limit: int, patience_seconds: float) -> None:
-        self._coordinator, self._cluster, self.limit = coordinator, cluster, limit
+        self._coordinator, self.cluster, self.limit = coordinator, cluster, limit
         self._patience_seconds = patience_seconds
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
         self._in_order: collections.deque[Flight] = collections.deque()
+        self._busy: set[int] = set()
+        #: Since when no execution has landed because workers say that they don't reach a ps.
+        self._ps_missed_since: float | None = None
+        compat.doubt_ps_failures(coordinator, self._are_ps_there)
+        self._limited_at = -_LIMIT_EVERY_SECONDS
         #: How many epochs have ended.
         self.rounds = 0
 
@@ -99,7 +127,7 @@ class Flights:
     def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object]) -> None:
         """Hand one to the coordinator; see `Flight`."""
         function = compat.cancelable(self._coordinator, function)
-        flight = Flight(function, arguments, on_result, self._landed, self._schedule)
+        flight = Flight(function, arguments, on_result, self._landed, self._busy, self._schedule)
         self._in_order.append(flight)
         with self._failing():
             self._schedule(flight)
@@ -109,11 +137,27 @@ class Flights:
 
     def take_first(self) -> None:
         """Wait for the one that began first, and hand its result on."""
+        self._limit_silence()
         first = self._in_order[0]
         while first.result is None:
             self._wait()
         self._in_order.popleft()
         first.on_result(first.result())
+
+    def _are_ps_there(self) -> bool:
+        """Asked when a worker did not reach one: whether that may be the worker's own trouble."""
+        now = time.monotonic()
+        self._ps_missed_since = self._ps_missed_since or now
+        if now - self._ps_missed_since > self._patience_seconds:
+            return False
+        return all(Address.parse(address).listens() for address in self.cluster.addresses("ps"))
+
+    def _limit_silence(self) -> None:
+        """Connections are made, and made anew, at any time."""
+        now = time.monotonic()
+        if now - self._limited_at > _LIMIT_EVERY_SECONDS:
+            limit_silence(self.cluster.addresses("worker"), self._patience_seconds)
+            self._limited_at = now
 
     def take_all(self) -> None:
         """Wait until none is in flight."""
@@ -124,6 +168,9 @@ class Flights:
         """Wait until none is in flight; what begins then is an epoch of its own."""
         self.take_all()
         self.rounds += 1
+        # A worker that is still at an execution, which another made in its place, may not answer.
+        if not self._busy and all(Address.parse(one).listens() for one in self.cluster.addresses("worker")):
+            remote_functions.remove_unused()
 
     def forget(self) -> None:
         """Wait until none is in flight, and drop the results; of a `fit` that was interrupted."""
@@ -136,6 +183,7 @@ class Flights:
         while True:
             try:
                 self._landed.get(timeout=_LOOK_EVERY_SECONDS)
+                self._ps_missed_since = None
                 return
             except queue.Empty:
                 with self._failing():
@@ -159,7 +207,7 @@ class Flights:
     def _failing(self) -> Iterator[None]:
         """When the job has failed nothing is in flight any more."""
         try:
-            with explained(self._cluster):
+            with explained(self.cluster):
                 yield
         except Exception:
             self._in_order.clear()

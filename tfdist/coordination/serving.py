@@ -4,7 +4,9 @@
 |------------------------------------------|-------------------------------------|
 | the chief says that it's done            | exits with 0                        |
 | the chief says that it failed            | exits with 1                        |
+| the chief says that it can't use it      | begins anew: runs its command again |
 | the chief doesn't listen any more        | exits with 1, within GONE_SECONDS   |
+| the chief's machine is out of reach      | waits, for OUT_OF_REACH_SECONDS     |
 | the chief hasn't listened yet            | waits, says so every minute         |
 """
 
@@ -21,17 +23,24 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._compat import tensorflow_py_functions as py_functions
+from tfdist._compat import tensorflow_remote_functions as remote_functions
 from tfdist.cluster import Address, Cluster, Task
+from tfdist.cluster.address import Answer
 from tfdist.cluster.server import start_server
 from tfdist.data.reading import reader_calls  # noqa: F401 # what graphs of data sets call in this process
 from tfdist.log import logger
 
 #: A chief that doesn't listen for so long is gone. It listens as long as it lives, whatever it does.
 GONE_SECONDS = 3.0
+#: A network that is cut for a while comes back, and the chief with it; what a ps holds would be lost.
+OUT_OF_REACH_SECONDS = 120.0
+_PATIENCE_SECONDS = {Answer.REFUSES: GONE_SECONDS, Answer.NONE: OUT_OF_REACH_SECONDS}
 _LOOK_EVERY_SECONDS = 0.5
 _SAY_EVERY_SECONDS = 60.0
 _TELL_SECONDS = 5.0
 _END = "coordination.end"
+#: What the chief says, beside exit codes.
+_AGAIN = -1
 
 _said: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -47,23 +56,31 @@ def serve(cluster: Cluster, cpus: int = 1) -> int:
     server = start_server(cluster, cpus)
     logger.info("%s serves at %s until the chief is done", cluster.task, cluster.address)
     code = _wait(Address.parse(cluster.addresses("chief")[0]))
+    if code == _AGAIN:
+        logger.warning("the chief could not reach this task for a while: it begins anew")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     del server
     return code
 
 
 def _wait(chief: Address) -> int:
-    begun = listened = said = time.monotonic()
-    has_listened = False
+    begun = since = said = time.monotonic()
+    last, has_listened = Answer.NONE, False
     while True:
         with contextlib.suppress(queue.Empty):
             code = _said.get(timeout=_LOOK_EVERY_SECONDS)
-            logger.info("the chief is done" if code == 0 else "the chief has failed")
+            if code > 0:
+                logger.error("the chief has failed")  # the launcher knows by these words whose fault it was
             return code
-        now = time.monotonic()
-        if chief.listens():
-            has_listened, listened = True, now
-        elif has_listened and now - listened > GONE_SECONDS:
-            logger.error("the chief at %s is gone: it has not listened for %.0f s", chief, now - listened)
+        now, answer = time.monotonic(), chief.answer()
+        if answer is not last:
+            last, since = answer, now
+        if answer is Answer.LISTENS:
+            has_listened = True
+        elif has_listened and now - since > _PATIENCE_SECONDS[answer]:
+            logger.error("the chief at %s is gone: for %.0f s %s", chief, now - since, answer.value)
             return 1
         elif not has_listened and now - said > _SAY_EVERY_SECONDS:
             said = now
@@ -81,25 +98,28 @@ py_functions.register(_END, _end)
 def tell_end(cluster: Cluster) -> None:
     """Called on the chief when the process ends: tells the tasks, as far as they are there."""
     code = 1 if hasattr(sys, "last_type") else 0
-    tasks = [task for task, address in cluster.peers.items() if Address.parse(address).listens()]
-    threads = [threading.Thread(target=_tell, args=(task, code), daemon=True) for task in tasks]
+    peers = cluster.peers.items()
+    threads = [threading.Thread(target=_tell, args=(task, address, code), daemon=True) for task, address in peers]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + _TELL_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    _silence()
+    remote_functions.say_nothing_more()
 
 
-def _silence() -> None:
-    """What follows is TensorFlow's own end: an error for each function that it cannot remove from tasks that ended."""
-    sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+def tell_to_begin_anew(task: Task) -> None:
+    """Called on the chief, of a task whose server doesn't recover."""
+    _say(task, _AGAIN)
 
 
-def _tell(task: Task, code: int) -> None:
+def _tell(task: Task, address: str, code: int) -> None:
+    if not Address.parse(address).listens():
+        return
+    _say(task, code)
+
+
+def _say(task: Task, code: int) -> None:
     device = f"/job:{task.type}/replica:0/task:{task.index}/device:CPU:0"
     with contextlib.suppress(tf.errors.OpError), tf.device(device):
         py_functions.call(_END, [tf.constant(code, tf.int64)], [tf.int64], stateful=True)

@@ -28,6 +28,8 @@ class LaunchOptions:
         nnodes: Machines that take part; each runs the same command with its own `node_rank`.
         node_rank: This machine's position in `node_addresses`.
         node_addresses: Host names or IP addresses of the machines, without port.
+        max_restarts: How often tasks that failed are started again, counted on each machine: a worker of a job
+            with ps tasks alone, otherwise all tasks of the machine.
         port_base: First port of each machine's range. None takes free ports on one node and
             DEFAULT_PORT_BASE on several, which must all know the ports.
 
@@ -46,11 +48,13 @@ class LaunchOptions:
     node_rank: int = 0
     node_addresses: tuple[str, ...] = ()
     port_base: int | None = None
+    max_restarts: int = 0
 
     def __post_init__(self) -> None:
         _at_least("workers", self.workers, 1, "A job needs a worker; write --workers=2.")
         _at_least("ps", self.ps, 0, "Leave --ps out for a job without parameter servers.")
         _at_least("data_workers", self.data_workers, 0, "Leave --data_workers out to read in the tasks.")
+        _at_least("max_restarts", self.max_restarts, 0, "Leave --max_restarts out for none.")
         _at_least("nnodes", self.nnodes, 1, "Leave --nnodes out for one machine.")
         self._check_nodes()
         self._check_ports()

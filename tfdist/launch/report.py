@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
-from tfdist.launch.root_cause import looks_dragged_down
+from tfdist.launch.root_cause import describe, looks_dragged_down
 from tfdist.launch.supervisor import Outcome
 from tfdist.launch.task_process import Ending
 
 _MOST_LINES = 80
 
 
-def failure_report(outcome: Outcome, started_at: float, *, log_dir: Path | None = None, nnodes: int = 1) -> str:
+def failure_report(outcome: Outcome, started_at: float, *, nnodes: int = 1) -> str:
     """Returns the report on a failed job; empty if it did not fail.
 
     Args:
         outcome: What the supervisor returned.
         started_at: When the job started, on the clock of time.monotonic.
-        log_dir: Where the whole output is.
         nnodes: Machines of the job: the guilty task may be on another.
     """
     name = outcome.first_failed
@@ -33,20 +31,9 @@ def failure_report(outcome: Outcome, started_at: float, *, log_dir: Path | None 
         *_words(first),
         *_others(name, outcome.endings),
         *_hints(name, first, outcome.endings, nnodes),
-        _where_is_more(name, log_dir),
+        _where_is_more(first),
     ]
     return "\n".join(lines)
-
-
-def describe(code: int) -> str:
-    """Returns an exit status in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}"
 
 
 def _words(ending: Ending) -> list[str]:
@@ -88,7 +75,7 @@ def _hints(name: str, first: Ending, endings: Mapping[str, Ending], nnodes: int)
     return []
 
 
-def _where_is_more(name: str, log_dir: Path | None) -> str:
-    if log_dir:
-        return f"All it printed: {log_dir / name.replace('/', '-')}.log"
+def _where_is_more(first: Ending) -> str:
+    if first.log_path:
+        return f"All it printed: {first.log_path}"
     return "To see all that each task printed: --log_dir=DIR or --verbose."

@@ -1,4 +1,4 @@
-"""How often a helper may be started again."""
+"""How often processes may be started again: helpers now and then for ever, tasks as often as the user allows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 MAX_RESTARTS, WINDOW_SECONDS = 5, 60.0
 
 
-class Restarts:
+class HelperRestarts:
     """Counts the ends of each helper."""
 
     def __init__(self) -> None:
@@ -26,6 +26,24 @@ class Restarts:
         ends.append(now)
         return not is_hopeless
 
-    def count(self, name: str) -> int:
-        """How often it ended, up to MAX_RESTARTS."""
-        return len(self._ends.get(name, ()))
+
+class RestartBudget:
+    """The restarts of a launch, of single tasks and of all of them alike.
+
+    Args:
+        most: How many.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
+        self.used = 0
+
+    def take(self) -> bool:
+        """Uses one; returns whether there was one."""
+        if self.used >= self.most:
+            return False
+        self.used += 1
+        return True
+
+    def __str__(self) -> str:
+        return f"restart {self.used} of {self.most}"

@@ -9,6 +9,7 @@ of a broken peer or a stopped job counts only when there's no other.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping
 
 from tfdist.launch.task_process import Ending
@@ -23,13 +24,34 @@ _DRAGGED_DOWN = re.compile(
     r"|RESTARTED|peer is down",
     re.IGNORECASE,
 )
+# What a task says that served a chief, see `tfdist.coordination.serving`.
+_CHIEFS_FAULT = re.compile(r"the chief has failed|the chief at \S+ is gone")
 _LAST_WORDS = 60
+
+
+def describe(code: int) -> str:
+    """Returns an exit status in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}"
 
 
 def looks_dragged_down(ending: Ending) -> bool:
     """Whether a task's last words blame another task."""
-    words = "\n".join(ending.words[-_LAST_WORDS:])
-    return ending.code != 0 and _DRAGGED_DOWN.search(words) is not None
+    return blames_chief(ending) or _says(ending, _DRAGGED_DOWN)
+
+
+def blames_chief(ending: Ending) -> bool:
+    """Whether a task ended because the chief that it served had failed."""
+    return _says(ending, _CHIEFS_FAULT)
+
+
+def _says(ending: Ending, what: re.Pattern[str]) -> bool:
+    return ending.code != 0 and what.search("\n".join(ending.words[-_LAST_WORDS:])) is not None
 
 
 def first_failure(endings: Mapping[str, Ending]) -> str | None:

@@ -14,10 +14,12 @@ from tfdist.errors import LaunchError
 from tfdist.launch.data_service import data_service
 from tfdist.launch.environment import task_environment
 from tfdist.launch.job import clusters_of_this_node
+from tfdist.launch.log_files import LogFiles
 from tfdist.launch.options import LaunchOptions
 from tfdist.launch.output.console import Console
 from tfdist.launch.report import failure_report
-from tfdist.launch.supervisor import Outcome, Supervisor
+from tfdist.launch.restarts import RestartBudget
+from tfdist.launch.supervisor import Supervisor
 from tfdist.launch.task_process import TaskSpec
 
 
@@ -40,14 +42,9 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
     """
     options = options or LaunchOptions()
     _make_log_dir(options)
-    started_at = time.monotonic()
     try:
-        with clusters_of_this_node(options) as clusters, data_service(options) as (helpers, extra):
-            outcome = _supervise(clusters, command, options, helpers, extra)
-        report = failure_report(outcome, started_at, log_dir=options.log_dir, nnodes=options.nnodes)
-        if report:
-            print(report, file=sys.stderr, flush=True)
-        return outcome.exit_code
+        with clusters_of_this_node(options) as clusters:
+            return _attempts(clusters, command, options)
     except BrokenPipeError:
         # Nobody reads any more (`tfdist launch ... | head`). Python would complain again at exit.
         with contextlib.suppress(OSError):
@@ -55,13 +52,30 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _supervise(
+def _attempts(clusters: Sequence[Cluster], command: Sequence[str], options: LaunchOptions) -> int:
+    budget, logs = RestartBudget(options.max_restarts), LogFiles(options.log_dir)
+    while True:
+        started_at = time.monotonic()
+        # The helpers of an attempt know its state, so the next has its own.
+        with data_service(options) as (helpers, extra):
+            outcome = _supervisor(clusters, command, options, helpers, extra, budget, logs).run()
+        report = failure_report(outcome, started_at, nnodes=options.nnodes)
+        if report:
+            print(report, file=sys.stderr, flush=True)
+        if outcome.first_failed is None or not budget.take():
+            return outcome.exit_code
+        print(f"tfdist launch: all tasks are started again ({budget}).", file=sys.stderr, flush=True)
+
+
+def _supervisor(
     clusters: Sequence[Cluster],
     command: Sequence[str],
     options: LaunchOptions,
     helpers: Sequence[TaskSpec],
     extra: Mapping[str, str],
-) -> Outcome:
+    budget: RestartBudget,
+    logs: LogFiles,
+) -> Supervisor:
     names = [str(cluster.task) for cluster in clusters]
     chief = next((str(cluster.task) for cluster in clusters if cluster.is_chief), None)
     specs = [
@@ -72,15 +86,21 @@ def _supervise(
         )
         for cluster in clusters
     ]
-    supervisor = Supervisor(
+    return Supervisor(
         specs,
         Console(sys.stdout, sys.stderr, [*names, *(helper.name for helper in helpers)], live=chief),
         helpers=helpers,
         coordinator=chief if options.ps else None,
-        log_dir=options.log_dir,
+        replaceable=[str(cluster.task) for cluster in clusters if _is_replaceable(cluster)],
+        budget=budget,
+        logs=logs,
         verbose=options.verbose,
     )
-    return supervisor.run()
+
+
+def _is_replaceable(cluster: Cluster) -> bool:
+    """Whether the others go on without this task: where ps tasks hold the variables, a worker is tied to nobody."""
+    return cluster.task.type == "worker" and bool(cluster.addresses("ps"))
 
 
 def _make_log_dir(options: LaunchOptions) -> None:

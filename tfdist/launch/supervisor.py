@@ -1,7 +1,8 @@
 """Watches the tasks of one node from start to end.
 
 Words: a *task* is one process of the job on this node. An *attempt* is all of them, started
-together: collective operations tie them, so one can't be started again without the others.
+together: collective operations tie them, so one can't be started again without the others. Where
+nothing ties a task to the others, as the workers of a job with ps tasks, it is *replaceable*.
 
 Order of events in an attempt
     1. Every task is started with its own TF_CONFIG.
@@ -13,6 +14,8 @@ Order of events in an attempt
     | a task ended with 0                    | waits for the others                               |
     | the chief of a job with ps ended with 0| gives the rest FINISH_SECONDS, then ends them      |
     | a task failed                          | ends the others: SIGTERM, SIGKILL                  |
+    | a replaceable task failed              | starts it again while the budget lasts; else, or   |
+    |                                        | if the chief made it fail, as for any other task   |
     | a task failed, blaming a peer          | gives the peer VERDICT_SECONDS to fail, ends all   |
     | a task raised, but doesn't exit        | as above, when a peer fails: its failure is older  |
     | a helper ended (a data worker, say)    | starts it again; if it ends again and again, as    |
@@ -21,8 +24,8 @@ Order of events in an attempt
     | the supervisor is killed (SIGKILL)     | the lifeline kills all, tfdist.cluster.lifeline    |
     | the reader of our output is gone       | kills all, exits 141 (128 + SIGPIPE)               |
 
-    4. The outcome says which task failed first. Restarting is the caller's decision: an attempt
-       leaves nothing behind, so calling `Supervisor(...).run()` again is the next one.
+    4. The outcome says which task failed first. Whether there is another attempt is the caller's
+       decision: one leaves nothing behind, so calling `Supervisor(...).run()` again is the next.
 """
 
 from __future__ import annotations
@@ -32,14 +35,14 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tfdist.cluster.lifeline import Lifeline
+from tfdist.launch.log_files import LogFiles
 from tfdist.launch.output.console import Console
-from tfdist.launch.restarts import Restarts
-from tfdist.launch.root_cause import first_failure, looks_dragged_down
+from tfdist.launch.restarts import HelperRestarts, RestartBudget
+from tfdist.launch.root_cause import blames_chief, describe, first_failure, looks_dragged_down
 from tfdist.launch.shutdown import ON_FAILURE, ON_INTERRUPT, ON_TERMINATE, Shutdown
 from tfdist.launch.signals import SignalInbox
 from tfdist.launch.task_process import Ending, TaskProcess, TaskSpec
@@ -76,7 +79,9 @@ class Supervisor:
         console: Shows their output.
         helpers: Processes that work for the tasks: started again if they end, and ended behind the tasks.
         coordinator: The task at whose success the job is done, though others still serve.
-        log_dir: Directory for one file per task.
+        replaceable: Tasks that may be started again without the others.
+        budget: How often; none by default.
+        logs: Where all that they print is written; nowhere by default.
         verbose: Show TensorFlow's messages and all tracebacks as they come.
     """
 
@@ -87,13 +92,16 @@ class Supervisor:
         *,
         helpers: Sequence[TaskSpec] = (),
         coordinator: str | None = None,
-        log_dir: Path | None = None,
+        replaceable: Collection[str] = (),
+        budget: RestartBudget | None = None,
+        logs: LogFiles | None = None,
         verbose: bool = False,
     ) -> None:
         self._specs, self._console = [*helpers, *specs], console
-        self._helpers, self._restarts = {helper.name for helper in helpers}, Restarts()
+        self._helpers, self._helper_restarts = {helper.name for helper in helpers}, HelperRestarts()
         self._coordinator = coordinator
-        self._log_dir, self._verbose = log_dir, verbose
+        self._replaceable, self._budget = replaceable, budget or RestartBudget()
+        self._logs, self._verbose = logs or LogFiles(), verbose
         self._tasks: list[TaskProcess] = []
         self._selector = selectors.DefaultSelector()
         self._shutdown: Shutdown | None = None
@@ -116,18 +124,13 @@ class Supervisor:
         return self._outcome()
 
     def _start(self, spec: TaskSpec, lifeline: Lifeline) -> None:
-        log_path = self._log_path(spec.name)
+        log_path = self._logs.next(spec.name)
         task = TaskProcess(spec, lifeline, self._console, log_path=log_path, verbose=self._verbose)
         self._tasks.append(task)
         for fd in task.fds:
             self._selector.register(fd, selectors.EVENT_READ, (task, fd))
         if (exit_fd := task.exit_fd) is not None:
             self._selector.register(exit_fd, selectors.EVENT_READ, None)
-
-    def _log_path(self, name: str) -> Path | None:
-        ended = self._restarts.count(name)
-        file = f"{name.replace('/', '-')}{f'-{ended}' if ended else ''}.log"
-        return self._log_dir / file if self._log_dir else None
 
     def _running(self) -> list[TaskProcess]:
         return [task for task in self._tasks if task.ending is None]
@@ -178,22 +181,29 @@ class Supervisor:
         ending = task.reap()
         if self._shutdown:
             return
-        if task.name in self._helpers and self._start_again(task, lifeline):
-            return
-        if ending.code != 0:
+        if self._may_start_again(task, ending):
+            self._start_again(task, ending, lifeline)
+        elif ending.code != 0:
             blames_peer = looks_dragged_down(ending) or self._a_peer_seems_to_die()
             self._end_within(VERDICT_SECONDS if blames_peer else 0.0)
         elif task.name == self._coordinator:
             self._end_within(FINISH_SECONDS)
 
-    def _start_again(self, task: TaskProcess, lifeline: Lifeline) -> bool:
-        code = task.ending.code if task.ending else 0
-        if not self._restarts.may_start_again(task.name, time.monotonic()):
+    def _may_start_again(self, task: TaskProcess, ending: Ending) -> bool:
+        if task.name in self._helpers:
+            return self._helper_restarts.may_start_again(task.name, time.monotonic())
+        if task.name not in self._replaceable or ending.code == 0:
             return False
-        self._console.say(f"tfdist launch: {task.name} ended with status {code}; it is started again.")
+        # When the job is about to end, for whatever reason, that is why this task ended too.
+        return self._end_at is None and not blames_chief(ending) and self._budget.take()
+
+    def _start_again(self, task: TaskProcess, ending: Ending, lifeline: Lifeline) -> None:
+        is_helper = task.name in self._helpers
+        count = "" if is_helper else f" ({self._budget})"
+        task.show_held()
+        self._console.say(f"tfdist launch: {task.name}: {describe(ending.code)}; it is started again{count}.")
         self._tasks.remove(task)
         self._start(task.spec, lifeline)
-        return True
 
     def _a_peer_seems_to_die(self) -> bool:
         return any(task.seems_to_die for task in self._running())

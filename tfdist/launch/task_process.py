@@ -48,6 +48,7 @@ class Ending:
         failed_at: When it failed: its traceback began before the process was gone.
         words: Its traceback, or the last that it printed to stderr.
         stopped_at: When the supervisor began to end it; None if it ended by itself.
+        log_path: The file that holds all that it printed.
     """
 
     code: int
@@ -55,6 +56,7 @@ class Ending:
     failed_at: float
     words: list[str] = field(default_factory=list)
     stopped_at: float | None = None
+    log_path: Path | None = None
 
 
 class TaskProcess:
@@ -81,6 +83,7 @@ class TaskProcess:
         self.ending: Ending | None = None
         self._stopped_at: float | None = None
         self._lifeline, self._console, self._verbose = lifeline, console, verbose
+        self._log_path = log_path
         self._log: BinaryIO | None = open(log_path, "wb", buffering=0) if log_path else None  # noqa: SIM115
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._hold = TracebackHold()
@@ -148,7 +151,7 @@ class TaskProcess:
         self._lifeline.forget(self._process)
         now = time.monotonic()
         failed_at = now if self._hold.began_at is None else self._hold.began_at
-        self.ending = Ending(code, now, failed_at, self._words(), self._stopped_at)
+        self.ending = Ending(code, now, failed_at, self._words(), self._stopped_at, self._log_path)
         if code == 0:
             self._release()
         self._close()
@@ -158,6 +161,10 @@ class TaskProcess:
     def seems_to_die(self) -> bool:
         """Whether a traceback was its last sign of life."""
         return self._hold.began_at is not None
+
+    def show_held(self) -> None:
+        """Shows the traceback that was kept for the report: there is going to be none on this task."""
+        self._release()
 
     def _drain(self, fd: int) -> None:
         with contextlib.suppress(BlockingIOError):  # a grandchild got away with the pipe

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat import tensorflow_remote_functions as remote_functions
 from tfdist._compat.tensorflow import global_seed
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
@@ -95,6 +96,7 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         super().__init__(as_resolver(described), variable_partitioner)
         compat.place_variables(self)
         compat.use_devices(self, devices_of_workers(described, replicas_per_worker))
+        remote_functions.keep_unused()
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         workers = len(described.addresses("worker"))
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers

@@ -19,16 +19,21 @@ class RepeatedSteps(keras.callbacks.Callback):
     def __init__(self, strategy: Any) -> None:
         super().__init__()
         self._strategy = strategy
-        self._before = 0
+        self._before: int | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Counts from here."""
         self._strategy.reported_steps = self._strategy.repeated_steps = 0
-        self._before = self._iterations
+        self._before = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """By now BackupAndRestore has restored the optimizer's count."""
+        if self._before is None:
+            self._before = self._iterations
 
     def on_train_end(self, logs: Any = None) -> None:
         """Says how many there were, if any."""
-        applied, reported = self._iterations - self._before, self._strategy.reported_steps
+        applied, reported = self._iterations - (self._before or 0), self._strategy.reported_steps
         # A loss scale that is too large leaves out steps, which the optimizer doesn't count.
         self._strategy.repeated_steps = max(0, applied - reported)
         if applied > reported:

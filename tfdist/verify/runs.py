@@ -17,6 +17,7 @@ from pathlib import Path
 from tfdist.launch import LaunchOptions
 from tfdist.launch.environment import task_environment
 from tfdist.launch.job import clusters_of_this_node
+from tfdist.launch.log_files import LogFiles
 from tfdist.launch.output.console import Console
 from tfdist.launch.supervisor import Outcome, Supervisor
 from tfdist.launch.task_process import TaskSpec
@@ -114,7 +115,7 @@ class Runner:
         # What the script prints goes to files; a terminal shows the progress of the runs.
         with open(os.devnull, "w") as nowhere:
             console = Console(nowhere, nowhere, [spec.name for spec in specs])
-            return Supervisor(specs, console, log_dir=self._folder).run()
+            return Supervisor(specs, console, logs=LogFiles(self._folder)).run()
 
 
 def _tasks(run: Run, folder: Path, stack: contextlib.ExitStack) -> list[TaskSpec]:

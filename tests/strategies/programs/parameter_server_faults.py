@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
+import socket
 import sys
 import time
 from collections import Counter
@@ -21,41 +21,18 @@ import numpy as np
 import tensorflow as tf
 
 import tfdist
-from tests.helpers.cluster_runner import QUIET
+from tests.helpers.tasks import DEADLINE_SECONDS, Tasks
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
+from tfdist.coordination.connections import connections_to
+from tfdist.coordination.serving import tell_to_begin_anew
 from tfdist.errors import TaskLostError
 
 WORKERS, PS = 2, 2
 ROWS, BATCH = 1200, 10
 STEPS = ROWS // BATCH
-DEADLINE_SECONDS = 60.0
 # More than the longest execution takes, tracing and starting included.
-PATIENCE_SECONDS = 6.0
-
-
-class Tasks:
-    """The servers, as processes that can be killed and started again."""
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self._cluster, self._folder = cluster, folder
-        self._processes: dict[Task, subprocess.Popen[bytes]] = {}
-
-    def start(self, task: Task) -> None:
-        env = {**os.environ, **QUIET, "TF_CONFIG": self._cluster.at(task).to_tf_config()}
-        with (self._folder / f"{task.type}-{task.index}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tfdist.coordination.server"]
-            self._processes[task] = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-
-    def signal(self, task: Task, number: int) -> None:
-        self._processes[task].send_signal(number)
-        if number == signal.SIGKILL:
-            self._processes[task].wait(DEADLINE_SECONDS)
-
-    def end(self) -> None:
-        for process in self._processes.values():
-            process.kill()
-            process.wait(DEADLINE_SECONDS)
+PATIENCE_SECONDS = 4.0
 
 
 #: Which examples were reported, how often.
@@ -98,9 +75,23 @@ class At(keras.callbacks.Callback):
             self._maybe(batch)
 
 
+class Telling(keras.Model):
+    """Writes a line to the log of the worker that makes a step."""
+
+    def train_step(self, data: Any) -> Any:
+        tf.print("step", output_stream=sys.stderr)
+        return super().train_step(data)
+
+
+def steps_of(folder: Path, worker: int) -> int:
+    """How many a worker has made, over all of its starts."""
+    return (folder / f"worker-{worker}.log").read_text(errors="replace").count("step\n")
+
+
 def make_model(strategy: tfdist.ParameterServerStrategy) -> keras.Model:
     with strategy.scope():
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+        inputs = keras.Input((4,))
+        model = Telling(inputs, keras.layers.Dense(1)(keras.layers.Dense(8, "tanh")(inputs)))
         model.compile(keras.optimizers.SGD(1e-6), "mse", metrics=[Ids(), "mae"])
     return model
 
@@ -151,8 +142,21 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
         for task in which:
             tasks.start(task)
 
+    def fit_with_both(name: str) -> None:
+        """Fits until the second worker takes part again."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        fit(name, "graph")
+        while results[name]["steps of the second worker"] == 0 and time.monotonic() < deadline:
+            fit(name, "graph")
+
+    def lose_connections(address: str) -> None:
+        """As a firewall does that forgets them: both sides find that they are gone, in the middle of executions."""
+        for connection in connections_to([address]):
+            with connection:
+                connection.shutdown(socket.SHUT_RDWR)
+
     def fit(name: str, how: str, *callbacks: At, epochs: int = 1) -> None:
-        before, begun = int(model.optimizer.iterations), time.monotonic()
+        before, begun, made = int(model.optimizer.iterations), time.monotonic(), steps_of(folder, 1)
         history = model.fit(data(folder, how), epochs=epochs, callbacks=list(callbacks), verbose=0)
         results[name] = {
             "counts": dict(seen),
@@ -160,6 +164,7 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
             "applied": int(model.optimizer.iterations) - before,
             "reported": strategy.reported_steps,
             "repeated": strategy.repeated_steps,
+            "steps of the second worker": steps_of(folder, 1) - made,
             "seconds": time.monotonic() - (callbacks[0].at if callbacks and callbacks[0].at else begun),
         }
         print(name, {key: value for key, value in results[name].items() if key != "counts"}, flush=True)
@@ -167,6 +172,7 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
     fit("nothing", "feed")
     for how in ("feed", "graph", "records"):
         fit(f"restarted {how}", how, At(30, lambda: restart(second)))
+        fit_with_both("restarted")
     fit("across an epoch's end", "feed", At(STEPS - 3, lambda: restart(second)), epochs=2)
     fit("all restarted", "records", At(30, lambda: restart(first, second)))
 
@@ -176,10 +182,15 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
     expected = evaluate([])
     received = evaluate([At(30, lambda: restart(second), testing=True)])
     results["evaluate"] = {"expected": expected, "received": received, "counts": dict(seen)}
+    fit_with_both("restarted")
     for how in ("feed", "records"):
         fit(f"stopped {how}", how, At(30, lambda: tasks.signal(second, signal.SIGSTOP)))
         tasks.signal(second, signal.SIGCONT)
-    fit("awake again", "graph")
+        fit_with_both(f"awake again {how}")
+    fit("connections lost", "feed", At(30, lambda: lose_connections(strategy.flights.cluster.peers[second])))
+    fit_with_both("connected again")
+    fit("told to begin anew", "feed", At(30, lambda: tell_to_begin_anew(second)))
+    fit_with_both("begun anew")
     fit("gone for good", "records", At(30, lambda: kill(second)))
 
     at = At(30, lambda: kill(Task("ps", 1)))
