@@ -1,15 +1,13 @@
-"""Where a parameter-server job's variables lie, and what is asked of its coordinator.
+"""Where a parameter-server job's variables lie, and on which devices its workers compute.
 
 Upstream: `ParameterServerStrategyV2` deals variables to the ps tasks by turns, so one may hold ten times the bytes of
 another; metrics' variables lie there too, and every update of every metric is a message for each of them. Layers that
 look up rows (Embedding) read the whole variable. The shape of a variable that Keras makes isn't known until its initial
-value is there, so it can't be made in shards without making it as a whole. A worker's thread waits for messages to
-other workers too: while one is cut off, all stand still. Replicas are a worker's GPUs
-only.
+value is there, so it can't be made in shards without making it as a whole. Replicas are a worker's GPUs only.
 Here: each variable goes to the task that holds the fewest bytes, and metrics' variables to the chief, which sums up
 what workers report; rows are looked up on the ps; shards and their slots are drawn on theirs (see
-tensorflow_sharded_variables.py). One strategy's `extended` is changed at a time, no class. Python functions can be
-scheduled, a worker's thread waits for that worker only, and a worker that was cut off is given time to find the ps.
+tensorflow_sharded_variables.py). Replicas are the devices that were chosen. One strategy's `extended` is changed at a
+time, no class.
 Seen in TensorFlow 2.21, Keras 3.15.1. Can go when upstream balances by size.
 """
 
@@ -18,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,17 +24,12 @@ import keras
 import tensorflow as tf
 from keras.src import backend
 from tensorflow.python.distribute import distribute_lib, parameter_server_strategy_v2, ps_values
-from tensorflow.python.distribute.coordinator import cluster_coordinator, coordinator_context
 from tensorflow.python.distribute.sharded_variable import ShardedVariable
-from tensorflow.python.eager import context
 
 from tfdist._compat import hooks
 from tfdist._compat.keras_shard_initializers import ByShard, by_shard
+from tfdist._compat.tensorflow_coordinator import CHIEF_CPU
 from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
-
-#: gRPC connects anew after about as long.
-_TRY_AGAIN_SECONDS = 0.5
-CHIEF_CPU = "/job:chief/replica:0/task:0/device:CPU:0"
 
 _local = threading.local()
 _add_variable = keras.metrics.Metric.add_variable
@@ -229,56 +221,6 @@ def _filled(shards: Shards, initial_value: Any) -> Shards:
     return shards
 
 
-def cancelable(coordinator: Any, function: Any) -> Callable[..., Any]:
-    """A concrete function, ended early when the coordinator's job has failed."""
-    return coordinator._cluster.closure_queue._cancellation_mgr.get_cancelable_function(function)
-
-
-def is_spoiled(error: tf.errors.OpError) -> bool:
-    """Whether it came from a server that lost its chief in the middle of a function.
-
-    All that it is asked for from then on is done and then answered with this error.
-    """
-    return isinstance(error, tf.errors.AbortedError) and "Cleanup " in str(error)
-
-
-def doubt_ps_failures(coordinator: Any, is_there: Callable[[], bool]) -> None:
-    """Have a worker that can't reach a ps try again while `is_there` says that it's the worker's own trouble.
-
-    Upstream gives up at the third time that any worker says so of a ps, however long ago the first was.
-    """
-    cluster = coordinator._cluster
-    upstream = cluster._record_and_ignore_transient_ps_failure
-
-    def record(error: Exception) -> bool:
-        is_out_of_reach = isinstance(error, tf.errors.UnavailableError) and cluster_coordinator._is_ps_failure(error)
-        if not is_out_of_reach or not is_there():
-            return upstream(error)
-        time.sleep(_TRY_AGAIN_SECONDS)
-        return True
-
-    cluster._record_and_ignore_transient_ps_failure = record
-
-
-def on_chief(value: Any) -> tf.Tensor:
-    """A tensor in this process, wherever the coordinator's thread would put it."""
-    with tf.device(CHIEF_CPU):
-        return tf.constant(value)
-
-
-def another_handle(value: Any) -> Any:
-    """The same tensor, not copied, as an object of its own; anything else as it is."""
-    if not tf.is_tensor(value):
-        return value
-    with tf.device(CHIEF_CPU):
-        return tf.identity(value)
-
-
-def current_worker() -> int:
-    """In a function that the coordinator runs: the index of the worker that it runs for."""
-    return int(coordinator_context.get_current_dispatch_context().worker_index)
-
-
 @contextlib.contextmanager
 def tracing_for_workers(strategy: Any) -> Iterator[None]:
     """While functions for workers are traced; upstream warns of calls that it takes for the chief's own."""
@@ -289,25 +231,3 @@ def tracing_for_workers(strategy: Any) -> Iterator[None]:
         yield
     finally:
         extended._being_scheduled = outer
-
-
-def schedule(coordinator: Any, function: Callable[[], Any]) -> None:
-    """Have a Python function called in the thread and on the device of a worker, again on another if that one fails.
-
-    Upstream takes graph functions only, which leave no place to choose what a worker works on as it begins.
-    """
-    queue = coordinator._cluster.closure_queue
-    closure = _Closure(function, queue._cancellation_mgr)
-    closure.build_output_remote_value()
-    queue.put(closure)
-
-
-class _Closure(cluster_coordinator.Closure):
-    def execute_on(self, worker: Any) -> None:
-        """Upstream's, without its wait for all that was asked of any worker, by any thread.
-
-        It comes with the end of a scope of the worker's executor, so here the thread, which is the worker's, keeps it.
-        """
-        context.context().executor = worker.executor
-        with tf.device(worker.device_name), coordinator_context.with_dispatch_context(worker):
-            self._function()

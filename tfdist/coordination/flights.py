@@ -15,7 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist._compat import tensorflow_parameter_server as compat
+from tfdist._compat import tensorflow_coordinator as compat
 from tfdist._compat import tensorflow_remote_functions as remote_functions
 from tfdist.cluster import Address, Cluster, Task
 from tfdist.coordination.connections import limit_silence

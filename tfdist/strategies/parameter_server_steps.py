@@ -17,6 +17,7 @@ from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat.keras_metrics import record_results
 from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.tensorflow import python_function
+from tfdist._compat.tensorflow_coordinator import on_chief
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
@@ -153,7 +154,7 @@ class CoordinatedFunction:
 
         def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
-            return None if message is None else (compat.on_chief(message),)
+            return None if message is None else (on_chief(message),)
 
         self._flights.begin(function.on_worker, arguments, lambda result: work.landed(self._landed(function, result)))
 
