@@ -1,6 +1,6 @@
 """Steps/s of `fit` with an embedding: looked up in shards, on one ps, and with the whole table read in each step.
 
-    python benchmarks/embedding.py [--rows=1000000] [--width=64] [--rounds=5] [--steps=256] [--pulled_steps=8]
+    python benchmarks/embedding.py [--rows=1000000] [--width=64] [--rounds=15] [--steps=128] [--pulled_steps=8]
 
 Same cluster (2 workers, 2 ps), data and layers, SGD. Keras' own Embedding reads its whole variable, wherever it lies,
 which is what `pulled` does: under `fit`, and in a loop written by hand on ClusterCoordinator as TensorFlow's guide
@@ -95,7 +95,7 @@ def by_hand(strategy: Any, coordinator: Any, options: argparse.Namespace) -> Cal
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, default in {"rows": 1_000_000, "width": 64, "rounds": 5, "steps": 256, "pulled_steps": 8}.items():
+    for name, default in {"rows": 1_000_000, "width": 64, "rounds": 15, "steps": 128, "pulled_steps": 8}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     with tfdist.cluster.local(workers=2, ps=2) as cluster:
