@@ -73,11 +73,13 @@ class DatasetText:
         pieces: Its graph, cut where something is filled in.
         shuffles: The seeds of its shuffles, in the order of the cuts.
         spec: Of an element.
+        autotunes: Whether the user asked for tf.data's autotuning.
     """
 
     pieces: tuple[bytes, ...]
     shuffles: tuple[Seeds, ...]
     spec: Any
+    autotunes: bool
 
     @property
     def digest(self) -> str:
@@ -134,7 +136,7 @@ def to_text(dataset: tf.data.Dataset, max_bytes: int) -> DatasetText:
     shuffles = _mark_seeds(graph)
     text = graph.SerializeToString(deterministic=True)
     pieces = tuple(text.replace(_NAME_MARK, _SEED_MARK).split(_SEED_MARK))
-    return DatasetText(pieces, tuple(shuffles), dataset.element_spec)
+    return DatasetText(pieces, tuple(shuffles), dataset.element_spec, bool(dataset.options().autotune.enabled))
 
 
 def _check(graph: Any) -> None:

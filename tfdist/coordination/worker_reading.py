@@ -69,7 +69,14 @@ class WorkerReading:
 
     def _begin(self, text: DatasetText) -> tf.Tensor:
         # Read on while the worker computes.
-        self._iterator.begin(text.open(self._filling).prefetch(tf.data.AUTOTUNE))
+        dataset = text.open(self._filling).prefetch(tf.data.AUTOTUNE)
+        if not text.autotunes:
+            # The end of an iterator that is tuned now and then waits until it would be tuned again, up to a minute:
+            # whoever cancels the thread wakes it before it can see that it's cancelled.
+            options = tf.data.Options()
+            options.autotune.enabled = False
+            dataset = dataset.with_options(options)
+        self._iterator.begin(dataset)
         return tf.constant(0)
 
     def _skip(self, steps: tf.Tensor) -> None:
