@@ -1,18 +1,22 @@
 """Steps/s of `fit` under tfdist.ParameterServerStrategy against a loop written by hand on ClusterCoordinator.
 
-    python benchmarks/parameter_server.py [--workers=2] [--ps=1] [--steps=400] [--rounds=3]
+    python benchmarks/parameter_server.py [--workers=2] [--ps=1] [--steps=1024] [--rounds=3]
 
 Same cluster, model, data and metrics. The loop is that of TensorFlow's guide: a dataset per worker, Keras' metrics and
 optimizer on variables of the ps, `schedule` for each execution, `join` at the end. Ways take turns; the ratio of the
-medians is what to quote.
+medians is what to quote. Beside the rates, where the time goes: TCP segments a step between all tasks, and the cores
+that each kind of task kept busy.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -89,11 +93,60 @@ def with_fit(strategy: Any, kind: str, steps_per_execution: int) -> Callable[[in
     return run
 
 
+class Meter:
+    """What a run took, beside time."""
+
+    def __init__(self) -> None:
+        self._segments, self._seconds, self._begun = _segments(), _cpu_seconds(), time.perf_counter()
+
+    def since(self, steps: int) -> dict[str, float]:
+        seconds = time.perf_counter() - self._begun
+        used = _cpu_seconds()
+        cores = {f"cores of {name}": (used[name] - self._seconds[name]) / seconds for name in used}
+        return {"steps/s": steps / seconds, "segments": (_segments() - self._segments) / steps, **cores}
+
+
+def _segments() -> int:
+    """TCP segments that this machine has sent."""
+    names, values = [line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line[:4] == "Tcp:"]
+    return int(values[names.index("OutSegs")])
+
+
+def _cpu_seconds() -> dict[str, float]:
+    """Of the chief, which is this process, and of the servers, by what they are."""
+    found = {"the chief": sum(os.times()[:2]), "workers": 0.0, "ps": 0.0}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"tfdist.coordination.server" not in (process / "cmdline").read_bytes():
+                continue
+            config = (process / "environ").read_bytes().partition(b"TF_CONFIG=")[2].partition(b"\0")[0]
+            ticks = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        kind = "ps" if json.loads(config)["task"]["type"] == "ps" else "workers"
+        found[kind] += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def compare(ways: dict[str, Callable[[int], None]], steps: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of what each way took."""
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            meter = Meter()
+            run(steps)
+            measured[name].append(meter.since(steps))
+    return {
+        name: {what: statistics.median(one[what] for one in runs) for what in runs[0]}
+        for name, runs in measured.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--ps", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", default="mlp,cnn")
     parser.add_argument("--executions", default="1,8,32")
@@ -104,19 +157,13 @@ def main() -> None:
         for kind in options.models.split(","):
             for count in map(int, options.executions.split(",")):
                 ways = {"by hand": by_hand(strategy, coordinator, kind, count), "fit": with_fit(strategy, kind, count)}
-                times: dict[str, list[float]] = {name: [] for name in ways}
                 for run in ways.values():
                     run(2 * count * options.workers)
-                for _ in range(options.rounds):
-                    for name, run in ways.items():
-                        begun = time.perf_counter()
-                        run(options.steps)
-                        times[name].append(options.steps / (time.perf_counter() - begun))
-                rates = {name: statistics.median(values) for name, values in times.items()}
-                shown = ", ".join(f"{name} {rate:,.0f} steps/s" for name, rate in rates.items())
-                print(
-                    f"{kind}, {count} steps an execution: {shown}; fit / by hand {rates['fit'] / rates['by hand']:.2f}"
-                )
+                found = compare(ways, options.steps, options.rounds)
+                ratio = found["fit"]["steps/s"] / found["by hand"]["steps/s"]
+                print(f"{kind}, {count} steps an execution: fit / by hand {ratio:.2f}")
+                for name, values in found.items():
+                    print(f"  {name:8}", ", ".join(f"{value:.4g} {what}" for what, value in values.items()), flush=True)
 
 
 if __name__ == "__main__":
