@@ -38,6 +38,11 @@ def test_more_replicas_than_a_worker_has_devices_are_refused(results):
     assert "cpus_per_worker=2" in results["too many replicas"]
 
 
+def test_data_that_was_made_before_the_strategy_is_read_or_refused(results):
+    assert results["predicted, made before"] == (ROWS, 1)
+    assert "Make the strategy first" in results["Python, made before"]
+
+
 def test_classes_are_weighed(results):
     assert results["class weights"]["counts"] == EVERY_ROW
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import DatasetText, is_one_to_one, to_text
 from tfdist.coordination.dealing import Dealer, InOrder, Lease, Ranges, Streams
 from tfdist.coordination.feeding import Feed
@@ -70,6 +71,17 @@ class WorkerData:
         """Of a batch."""
         return self.texts[0].spec
 
+    def seeds(self, number: int) -> list[list[tuple[int, int]]]:
+        """Of each stream's shuffles in a pass."""
+        return [text.seeds(self.seed + stream, number) for stream, text in enumerate(self.texts)]
+
+    def streams_here(self, number: int) -> list[tf.data.Dataset]:
+        """The streams of a pass, in this process."""
+        if not any(map(is_left_behind, self.streams)):
+            return list(self.streams)
+        pairs = zip(self.texts, self.seeds(number), strict=True)
+        return [text.open(tf.constant(text.filling(seeds))) for text, seeds in pairs]
+
     def __iter__(self) -> WorkerPass:
         new = WorkerPass(self, next(self._passes))
         self._on_pass(new)
@@ -104,7 +116,7 @@ class WorkerPass:
     @functools.cached_property
     def read_by_chief(self) -> Feed:
         """The pass as the chief reads it."""
-        return Feed(in_turns(self.data.streams))
+        return Feed(in_turns(self.data.streams_here(self.number)))
 
     def filling(self, stream: int) -> bytes:
         """What a worker needs to open a stream, beside the data's description."""
@@ -139,8 +151,7 @@ class WorkerPass:
             self._dealer = self._make_dealer(count, always)
             self.epoch, self.id = next(self.data.epochs), next(_ids)
             # Once, and here: in the coordinator's threads it would be an operation on the worker for every execution.
-            texts = enumerate(self.data.texts)
-            self._seeds = [text.seeds(self.data.seed + stream, self.number) for stream, text in texts]
+            self._seeds = self.data.seeds(self.number)
         if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
             raise StopIteration
         work = LeasedWork(self, self._dealer, count)

@@ -15,6 +15,7 @@ from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat import tensorflow_remote_functions as remote_functions
 from tfdist._compat.tensorflow import global_seed
+from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
@@ -149,6 +150,11 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             raise ValueError(
                 "data='worker' takes data that any process can read: read_tfrecords, or tf.data without Python in it. "
                 f"Received: dataset={streams[0]!r}; {reason}. Leave data out, and the chief feeds it to the workers."
+            )
+        if any(map(is_left_behind, streams)):
+            raise ValueError(
+                "The chief can't read a dataset that was made before the strategy, and no other process can read this "
+                f"one. Received: dataset={streams[0]!r}; {reason}. Make the strategy first."
             )
         logger.info("input: fed to the workers by the chief%s", "" if self._reading == "feed" else f", for {reason}")
         return FedData(in_turns(streams), self._note_pass)

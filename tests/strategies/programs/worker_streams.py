@@ -38,6 +38,8 @@ def with_python(context: Any) -> tf.data.Dataset:
 
 
 def main(output: Path) -> None:
+    made_before = uneven(tf.distribute.InputContext())
+    python_made_before = with_python(tf.distribute.InputContext())
     with tfdist.cluster.local(workers=2, ps=1) as cluster:
         results: dict[str, Any] = {}
         try:
@@ -61,6 +63,11 @@ def main(output: Path) -> None:
             "without an end": fit(lambda context: uneven(context).repeat(), epochs=2, steps_per_epoch=7),
             "class weights": fit(uneven, class_weight=dict.fromkeys(range(ROWS), 1.0)),
         }
+        results["predicted, made before"] = model.predict(made_before, verbose=0).shape
+        try:
+            model.fit(python_made_before, verbose=0)
+        except ValueError as error:
+            results["Python, made before"] = str(error)
         results["predicted"] = model.predict(data, verbose=0).shape
         model.compile(model.optimizer, "mse", metrics=[Ids()], steps_per_execution=3)
         results["3 steps an execution"] = fit(uneven, epochs=2)
