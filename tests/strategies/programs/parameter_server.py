@@ -90,7 +90,7 @@ class Meeting(keras.layers.Layer):
 
 
 class SlowOnFirst(keras.layers.Layer):
-    """Takes 25 times as long on the first of two workers, and counts each one's steps."""
+    """Takes ten times as long on the first of two workers, and counts each one's steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class SlowOnFirst(keras.layers.Layer):
         if not training or step is None:
             return inputs
         self.steps.assign_add(tf.one_hot(step.seed_offset, 2))
-        end = tf.timestamp() + tf.where(tf.equal(step.seed_offset, 0), tf.constant(0.5, tf.float64), 0.02)
+        end = tf.timestamp() + tf.where(tf.equal(step.seed_offset, 0), tf.constant(0.2, tf.float64), 0.02)
         waited = tf.while_loop(lambda _: tf.timestamp() < end, lambda i: (i + 1,), (tf.constant(0),))
         with tf.control_dependencies(waited):
             return tf.identity(inputs)
