@@ -1,4 +1,4 @@
-"""Executions in flight: handed to the coordinator, run on whichever worker is free, their results taken as they land.
+"""Executions in flight: handed to the coordinator, run on whichever worker is free, their results taken in turn.
 
 A worker that dies loses nothing: TensorFlow's coordinator runs the function again elsewhere. Its effect on the
 variables may then have happened twice, its result is taken once.
@@ -6,6 +6,7 @@ variables may then have happened twice, its result is taken once.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import queue
 import time
@@ -106,9 +107,7 @@ class Flights:
         self._coordinator, self.cluster, self.limit = coordinator, cluster, limit
         self._patience_seconds = patience_seconds
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
-        #: In the order in which they began.
-        self._under_way: list[Flight] = []
-        self._looked_at = 0.0
+        self._in_order: collections.deque[Flight] = collections.deque()
         self._busy: set[int] = set()
         #: Since when no execution has landed because workers say that they don't reach a ps.
         self._ps_missed_since: float | None = None
@@ -118,31 +117,32 @@ class Flights:
         self.rounds = 0
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self._in_order)
 
     @property
     def is_full(self) -> bool:
         """Whether one has to land before the next may begin."""
-        return len(self._under_way) >= self.limit
+        return len(self._in_order) >= self.limit
 
     def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object]) -> None:
         """Hand one to the coordinator; see `Flight`."""
         function = compat.cancelable(self._coordinator, function)
         flight = Flight(function, arguments, on_result, self._landed, self._busy, self._schedule)
-        self._under_way.append(flight)
+        self._in_order.append(flight)
         with self._failing():
             self._schedule(flight)
 
     def _schedule(self, flight: Flight) -> None:
         compat.schedule(self._coordinator, flight.run)
 
-    def take_one(self) -> None:
-        """Wait until one lands, whichever it is, and hand its result on."""
+    def take_first(self) -> None:
+        """Wait for the one that began first, and hand its result on."""
         self._limit_silence()
-        flight = self._next_landed()
-        self._under_way.remove(flight)
-        if flight.result is not None:
-            flight.on_result(flight.result())
+        first = self._in_order[0]
+        while first.result is None:
+            self._wait()
+        self._in_order.popleft()
+        first.on_result(first.result())
 
     def _are_ps_there(self) -> bool:
         """Asked when a worker did not reach one: whether that may be the worker's own trouble."""
@@ -161,8 +161,8 @@ class Flights:
 
     def take_all(self) -> None:
         """Wait until none is in flight."""
-        while self._under_way:
-            self.take_one()
+        while self._in_order:
+            self.take_first()
 
     def end_round(self) -> None:
         """Wait until none is in flight; what begins then is an epoch of its own."""
@@ -174,44 +174,31 @@ class Flights:
 
     def forget(self) -> None:
         """Wait until none is in flight, and drop the results; of a `fit` that was interrupted."""
-        for flight in self._under_way:
+        for flight in self._in_order:
             flight.on_result = lambda _: None
         self.end_round()
 
-    def _next_landed(self) -> Flight:
-        """Waits for it; raises what the job has failed with."""
+    def _wait(self) -> None:
+        """Until one lands; raises what the job has failed with."""
         while True:
-            self._look()
-            with contextlib.suppress(queue.Empty):
-                flight = self._landed.get(timeout=_LOOK_EVERY_SECONDS)
+            try:
+                self._landed.get(timeout=_LOOK_EVERY_SECONDS)
                 self._ps_missed_since = None
-                # One that two workers made lands twice; one that was forgotten lands too.
-                if flight in self._under_way:
-                    return flight
+                return
+            except queue.Empty:
+                with self._failing():
+                    self._coordinator.done()
+                self._begin_again(self._in_order[0])
 
-    def _look(self) -> None:
-        """Now and then, also while others land."""
-        now = time.monotonic()
-        if now - self._looked_at < _LOOK_EVERY_SECONDS:
-            return
-        self._looked_at = now
-        with self._failing():
-            self._coordinator.done()
-        for flight in self._under_way:
-            if (
-                flight.result is None
-                and flight.begun_at is not None
-                and now - flight.begun_at >= self._patience_seconds
-            ):
-                self._begin_again(flight, now - flight.begun_at)
-
-    def _begin_again(self, flight: Flight, seconds: float) -> None:
+    def _begin_again(self, flight: Flight) -> None:
         """Have another worker make an execution that takes too long: its worker is stopped, or out of reach."""
+        if flight.begun_at is None or time.monotonic() - flight.begun_at < self._patience_seconds:
+            return
         logger.warning(
             "worker %d has been at an execution for %.0f s: another worker begins it too. If it only takes long, raise "
             "patience_seconds",
             flight.worker,
-            seconds,
+            time.monotonic() - flight.begun_at,
         )
         flight.begun_at = None
         self._schedule(flight)
@@ -223,5 +210,5 @@ class Flights:
             with explained(self.cluster):
                 yield
         except Exception:
-            self._under_way.clear()
+            self._in_order.clear()
             raise

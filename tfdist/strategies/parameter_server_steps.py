@@ -85,7 +85,7 @@ class CoordinatedFunction:
                     raise
         self._ahead = max(0, self._ahead - self._steps)
         while self._latest is None or self._flights.is_full:
-            self._flights.take_one()
+            self._flights.take_first()
         return self._latest
 
     def _begin_epoch(self, data: Feed | WorkerPass) -> None:
@@ -102,7 +102,7 @@ class CoordinatedFunction:
                 self._begin(data)
             if not len(self._flights):
                 raise StopIteration
-            self._flights.take_one()
+            self._flights.take_first()
         self._untold -= 1
         return self._latest or {}
 
@@ -194,7 +194,7 @@ class PredictFunction:
             self._begin([*batches[index:], *behind], None if feed is None else feed.spec)
             prediction = self._begun.popleft()
             while prediction.output is None:
-                self._flights.take_one()
+                self._flights.take_first()
             outputs.append(prediction.output)
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
 
