@@ -34,12 +34,18 @@ class Comparison:
 
 #: Two set-ups at a time, which is what two cores can do.
 _pool = ThreadPoolExecutor(2)
+_cases: dict[str, Iterable[str]] = {}
 _runs: dict[str, Future[list[dict[str, Any]]]] = {}
 
 
-def start(setups: Iterable[str]) -> None:
-    """Begin to run set-ups, in this order; those of several processes wait until their results are asked for."""
-    for setup in setups:
+def start(cases: dict[str, Iterable[str]]) -> None:
+    """Begin to run cases, by their set-ups, in this order; set-ups of several processes wait until they are asked for.
+
+    Args:
+        cases: Names, by set-up; none are all.
+    """
+    _cases.update(cases)
+    for setup in cases:
         if setup not in _runs and not WORKERS[setup]:
             _runs[setup] = _pool.submit(_run, setup)
 
@@ -54,7 +60,7 @@ def results(setup: str) -> list[dict[str, Any]]:
 def _run(setup: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="tfdist-matrix-") as folder:
         output = Path(folder)
-        arguments = ["-m", "tests.helpers.run_cases", setup, str(output)]
+        arguments = ["-m", "tests.helpers.run_cases", setup, str(output), *_cases.get(setup, ())]
         try:
             run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=1500)
         except ClusterFailed as failure:
@@ -68,7 +74,6 @@ def compare(setup: str, case: Case) -> Comparison:
     Raises:
         AssertionError: the case failed, with its traceback, or returned something else than on one device.
     """
-    start(["one_device"])
     reference, tasks = results("one_device"), results(setup)
     expected = _values(reference[0], case.name)
     ranks = [_values(rank, case.name) for rank in tasks]

@@ -1,6 +1,6 @@
 """docs/matrix.md from test results: what tfdist reaches, and stock TensorFlow's result beside it.
 
-TFDIST_MATRIX_REPORT=build/matrix.jsonl python -m pytest tests/strategies/test_matrix.py
+TFDIST_MATRIX=all TFDIST_MATRIX_REPORT=build/matrix.jsonl python -m pytest tests/strategies/test_matrix.py
 python -m tests.helpers.matrix_table stock build/stock.jsonl        # the same cases under stock tf.distribute
 python -m tests.helpers.matrix_table write build/matrix.jsonl build/stock.jsonl docs/matrix.md
 """
