@@ -183,6 +183,25 @@ def parts_of(optimizer: Any) -> list[Any]:
     return [*parts, *(deeper for part in parts for deeper in parts_of(part))]
 
 
+@contextlib.contextmanager
+def scaled_learning_rate(optimizer: Any, factor: tf.Tensor) -> Iterator[None]:
+    """An optimizer, and those inside it, make steps with this part of their learning rate in here."""
+    leaves = [one for one in (optimizer, *parts_of(optimizer)) if not parts_of(one)]
+    for leaf in leaves:
+        rate = leaf._get_current_learning_rate
+
+        def scaled(rate: Callable[[], Any] = rate) -> tf.Tensor:
+            whole = tf.convert_to_tensor(rate())
+            return whole * tf.cast(factor, whole.dtype)
+
+        object.__setattr__(leaf, "_get_current_learning_rate", scaled)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            vars(leaf).pop("_get_current_learning_rate")
+
+
 def all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
     """Pass on what `apply` has reduced."""
     if hooks.active_strategy() is None:

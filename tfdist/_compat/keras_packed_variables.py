@@ -31,9 +31,10 @@ class Fetch:
     Args:
         read: Keras variables that the step reads and may differentiate by.
         moving: Keras variables to which the step adds its changes.
+        whole: Whether variables that are too large to be packed are fetched here too, each alone.
     """
 
-    def __init__(self, read: list[Any], moving: list[Any]) -> None:
+    def __init__(self, read: list[Any], moving: list[Any], *, whole: bool = False) -> None:
         packed = [one for one in read if _is_small(one._value)]
         values = _fetched([one._value for one in (*packed, *moving)])
         self._variables = [*packed, *moving]
@@ -41,6 +42,14 @@ class Fetch:
         self._fetched = [_Fetched(one._value, value) for one, value in zip(packed, values[: len(packed)], strict=True)]
         moved = [MovingAverage(one._value, value) for one, value in zip(moving, values[len(packed) :], strict=True)]
         self._standing = [*self._fetched, *moved]
+
+        large = [one for one in read if whole and _is_whole(one._value) and not _is_small(one._value)]
+        pairs = [*zip(packed, values, strict=False), *((one, one._value.read_value()) for one in large)]
+        self._values = {id(one): value for one, value in pairs}
+
+    def values_of(self, variables: list[Any]) -> list[tf.Tensor | None]:
+        """What was fetched of Keras variables; None for those that were not."""
+        return [self._values.get(id(variable)) for variable in variables]
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
@@ -103,9 +112,12 @@ def _as_it_is(gradient: Any) -> list[Any]:
     return [gradient]
 
 
+def _is_whole(variable: Any) -> bool:
+    return isinstance(variable, (ps_values.CachingVariable, resource_variable_ops.BaseResourceVariable))
+
+
 def _is_small(variable: Any) -> bool:
-    is_whole = isinstance(variable, (ps_values.CachingVariable, resource_variable_ops.BaseResourceVariable))
-    return is_whole and variable.shape.num_elements() * variable.dtype.size <= _MOST_BYTES
+    return _is_whole(variable) and variable.shape.num_elements() * variable.dtype.size <= _MOST_BYTES
 
 
 def _fetched(variables: list[Any]) -> list[tf.Tensor]:

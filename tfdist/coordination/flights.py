@@ -57,6 +57,8 @@ class Flight:
         self.on_result = on_result
         #: Gives the result in this process, None while there is none.
         self.result: Callable[[], Any] | None = None
+        #: How many it makes, and how many of those that began before it had landed then.
+        self.pushes = self.pushes_landed_before = 0
         #: When it began last, and on which worker.
         self.begun_at: float | None = None
         self.worker: int | None = None
@@ -113,21 +115,41 @@ class Flights:
         self._ps_missed_since: float | None = None
         compat.doubt_ps_failures(coordinator, self._are_ps_there)
         self._limited_at = -_LIMIT_EVERY_SECONDS
+        #: Of the policy, see `tfdist.updates.Policy`.
+        self.waits_at: int | None = None
+        self._pushes_begun = 0
         #: How many epochs have ended.
         self.rounds = 0
 
     def __len__(self) -> int:
         return len(self._in_order)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether one has to land before the next may begin."""
-        return len(self._in_order) >= self.limit
+    def is_full(self, pushes: int = 0) -> bool:
+        """Whether one has to land before the next, with so many pushes, may begin."""
+        return len(self._in_order) >= self.limit or self._would_age(pushes)
 
-    def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object]) -> None:
-        """Hand one to the coordinator; see `Flight`."""
+    def _would_age(self, pushes: int) -> bool:
+        """Whether with these the staleness of a push could exceed what the policy waits at.
+
+        Between reading and applying of an execution's step come, at most, the pushes of executions that had not landed
+        when it began, and of those that have begun since.
+        """
+        if self.waits_at is None or not self._in_order:
+            return False
+        flying = [one for one in self._in_order if one.result is None]
+        landed = self._pushes_begun - sum(one.pushes for one in flying)
+        others = [self._pushes_begun - one.pushes_landed_before - one.pushes for one in flying]
+        return max([self._pushes_begun - landed, *(other + pushes for other in others)]) > self.waits_at
+
+    def begin(
+        self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object], pushes: int = 0
+    ) -> None:
+        """Hand one to the coordinator, which makes at most so many pushes; see `Flight`."""
         function = compat.cancelable(self._coordinator, function)
         flight = Flight(function, arguments, on_result, self._landed, self._busy, self._schedule)
+        flight.pushes = pushes
+        flight.pushes_landed_before = self._pushes_begun - sum(one.pushes for one in self._in_order if not one.result)
+        self._pushes_begun += pushes
         self._in_order.append(flight)
         with self._failing():
             self._schedule(flight)

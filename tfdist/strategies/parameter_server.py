@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdist import _compat
@@ -20,7 +21,9 @@ from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
+from tfdist.coordination.pushes import Pushes, Versions
 from tfdist.coordination.serving import serve, tell_end
+from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
 from tfdist.coordination.worker_step import WorkerStep, replica_index
 from tfdist.coordination.worker_streams import DistributedStreams, check_streams
@@ -34,6 +37,7 @@ from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
 from tfdist.strategies.repeated_steps import RepeatedSteps
 from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
+from tfdist.updates import Async, Policy
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
@@ -52,6 +56,8 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         variable_partitioner: how variables are cut into shards, such as
             `tf.distribute.experimental.partitioners.MinSizePartitioner`; None leaves them whole.
+        update: how a gradient meets the parameters, one of `tfdist.updates`; None is `Async()`. If it's given, the
+            logs have the staleness of gradients.
         gradient_accumulation_steps: batches (micro-batches) that a worker adds up to an optimizer step, or
             `tfdist.gradients.AccumulationOptions`.
         replicas_per_worker: devices of each worker that share its batches, row by row, and push one gradient; None is
@@ -80,6 +86,7 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         variable_partitioner: Callable[..., Any] | None = None,
+        update: Policy | None = None,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         replicas_per_worker: int | None = None,
         data: str = "auto",
@@ -91,6 +98,10 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         if data not in _DATA:
             raise ValueError(f"data is one of {', '.join(map(repr, _DATA))}. Received: data={data!r}.")
         self._accumulation = AccumulationOptions.of(gradient_accumulation_steps)
+        self.update = Async() if update is None else update
+        self._logs_staleness = update is not None
+        if not isinstance(self.update, Policy):
+            raise TypeError(f"update is one of tfdist.updates, such as Async(), or None. Received: update={update!r}.")
         if described.task.type != "chief":
             sys.exit(serve(described, cpus_of_worker(described.task, replicas_per_worker)))
         _compat.install()
@@ -102,10 +113,14 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         workers = len(described.addresses("worker"))
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
         self.flights = Flights(coordinator, described, in_flight, patience_seconds)
+        self.flights.waits_at = self.update.waits_at
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
         self.reported_steps = self.repeated_steps = 0
+        self._versions = Versions(self)
+        #: Of the pushes of the epoch.
+        self.staleness = Staleness()
         self._pass: Feed | WorkerPass | None = None
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
@@ -181,6 +196,18 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
 
         self.extended.call_for_each_replica(run)
         return results
+
+    def pushes_of(self, model: Any, name: str) -> Pushes | None:
+        """What takes the gradients of a model's train function; None without an optimizer."""
+        return None if model.optimizer is None else Pushes(self.update, self._versions, model.optimizer, name)
+
+    def note_pushes(self, report: np.ndarray | None, logs: dict[str, Any]) -> dict[str, Any]:
+        """Count an execution's pushes; the logs, with their staleness in this epoch if the user chose a policy."""
+        if report is not None:
+            self.staleness.add(report)
+            if self._logs_staleness:
+                logs = {**logs, **self.staleness.logs(with_dropped=self.update.drops)}
+        return logs
 
     # What Keras asks for, see _compat/hooks.py.
 

@@ -20,12 +20,13 @@ from tfdist._compat.tensorflow import python_function
 from tfdist._compat.tensorflow_coordinator import on_chief
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
+from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor
 from tfdist.gradients import AccumulationOptions, ReplicaStep, count_rows
 from tfdist.strategies.empty_replicas import pad_if_empty, without_padding
 from tfdist.strategies.logs import Logs
-from tfdist.strategies.worker_function import WorkerFunction
+from tfdist.strategies.worker_function import KerasStep, WorkerFunction
 
 
 class CoordinatedFunction:
@@ -41,12 +42,14 @@ class CoordinatedFunction:
     def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool) -> None:
         self._strategy, self._model, self._training = strategy, model, training
         self._flights: Flights = strategy.flights
-        self._step = python_function(step)
         self._steps = int(model.steps_per_execution)
         self._options = strategy.options_of(model.optimizer) if training else AccumulationOptions()
+        self._step = KerasStep(strategy, model, python_function(step), training, self._options)
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
         self._taken = -(-self._steps // self._options.fixed_steps) * self._options.fixed_steps
+        #: Of an execution.
+        self._pushes = -(-self._taken // self._options.fixed_steps) if training else 0
         #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
         self._ahead = 0
         self._left: int | None = None
@@ -84,7 +87,7 @@ class CoordinatedFunction:
                     self._flights.end_round()
                     raise
         self._ahead = max(0, self._ahead - self._steps)
-        while self._latest is None or self._flights.is_full:
+        while self._latest is None or self._flights.is_full(self._pushes):
             self._flights.take_first()
         return self._latest
 
@@ -94,11 +97,13 @@ class CoordinatedFunction:
         steps = data.steps_per_epoch
         # Keras makes whole executions.
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
+        if self._training:
+            self._strategy.staleness = Staleness()
 
     def _next_found(self, data: WorkerPass) -> Logs:
         """Of data whose length nobody knows: Keras is told of an execution when it has landed with a step in it."""
         while not self._untold:
-            while not (self._flights.is_full or data.has_ended or self._left == 0):
+            while not (self._flights.is_full(self._pushes) or data.has_ended or self._left == 0):
                 self._begin(data)
             if not len(self._flights):
                 raise StopIteration
@@ -137,31 +142,34 @@ class CoordinatedFunction:
     def _begin_batches(self, batches: list[Any], spec: Any) -> None:
         key = (len(batches), str(spec))
         if key not in self._functions:
-            made = WorkerFunction.of_batches(self._strategy, self._model, self._step, spec, len(batches), self._options)
-            self._functions[key] = made
+            self._functions[key] = WorkerFunction.of_batches(self._step, spec, len(batches))
         function, workers = self._functions[key], self._strategy.worker_indices
         self._flights.begin(
             function.on_worker,
             lambda worker: (workers[worker], *batches),
             lambda result: self._landed(function, result),
+            self._pushes,
         )
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
-            made = WorkerFunction.of_leases(self._strategy, self._model, self._step, data, self._taken, self._options)
-            self._functions[data.name] = made
+            self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._taken)
         function = self._functions[data.name]
 
         def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
             return None if message is None else (on_chief(message),)
 
-        self._flights.begin(function.on_worker, arguments, lambda result: work.landed(self._landed(function, result)))
+        def landed(result: Any) -> None:
+            work.landed(self._landed(function, result))
+
+        self._flights.begin(function.on_worker, arguments, landed, self._pushes)
 
     def _landed(self, function: WorkerFunction, result: Any) -> int:
-        steps, logs = function.absorb(result)
+        steps, logs, pushes = function.absorb(result)
         if self._training:
             self._strategy.reported_steps += steps
+            logs = self._strategy.note_pushes(pushes, logs)
         if steps:
             self._untold += -(-steps // self._steps)
             if self._latest is None:
@@ -200,7 +208,7 @@ class PredictFunction:
 
     def _begin(self, batches: list[Any], spec: Any) -> None:
         for batch in batches[len(self._begun) :]:
-            if self._flights.is_full:
+            if self._flights.is_full():
                 break
             self._begun.append(self._predict(batch, spec))
 

@@ -1,0 +1,93 @@
+"""Pushes of one worker's function: each takes its version on the ps, goes through the policy, and is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfdist._compat.keras_worker_variables import named_variable
+from tfdist.coordination.staleness import BINS
+from tfdist.updates import Policy, Push
+
+Update = Callable[[list[Any], list[Any]], None]
+
+
+class Versions:
+    """The count of pushes, on a ps; read and added to by all workers.
+
+    Args:
+        strategy: In whose scope it is made.
+    """
+
+    def __init__(self, strategy: Any) -> None:
+        with strategy.scope():
+            self._count = tf.Variable(0, dtype=tf.int64, trainable=False, name="tfdist_version")
+
+    def read(self) -> tf.Tensor:
+        """Pushes that took their turn so far, an int64 scalar."""
+        return self._count.read_value()
+
+    def take(self) -> tf.Tensor:
+        """The next version, which nobody else gets."""
+        with tf.device(self._count.device):
+            # In one step; an addition and a read of the sum could give two workers the same.
+            return tf.raw_ops.ResourceCountUpTo(resource=self._count.handle, limit=tf.int64.max, T=tf.int64)
+
+
+class Pushes:
+    """Made while a worker's function is traced.
+
+    Args:
+        policy: What is done with a push.
+        versions: Of the job.
+        optimizer: Keras optimizer.
+        name: Of variables on the worker.
+    """
+
+    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str) -> None:
+        self.policy, self._versions, self._optimizer, self._name = policy, versions, optimizer, name
+        self._begun = 0
+
+    def begin(self) -> None:
+        """Before the first step of an execution."""
+        self._counts().assign(tf.zeros([BINS + 3], tf.int64), read_value=False)
+
+    def read_version(self) -> tf.Tensor:
+        """Before a step reads the parameters."""
+        return self._versions.read()
+
+    def push(
+        self, gradients: list[Any], variables: list[Any], read: list[Any], version: tf.Tensor, update: Update
+    ) -> None:
+        """Trace one push.
+
+        Args:
+            gradients, variables, update: See `tfdist.updates.Push`.
+            read: Likewise.
+            version: At which the parameters were read.
+        """
+        flat = [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
+        with tf.control_dependencies(flat):
+            staleness = self._versions.take() - version
+        number, self._begun = self._begun, self._begun + 1
+        name = f"{self._name}/push/{number}"
+        applied = self.policy.apply(Push(gradients, variables, read, staleness, self._optimizer, update, name))
+        self._count(staleness, applied)
+
+    def _count(self, staleness: tf.Tensor, applied: tf.Tensor) -> None:
+        counts = self._counts()
+        before = counts.read_value()
+        places = tf.one_hot(tf.minimum(staleness, BINS - 1), BINS, dtype=tf.int64)
+        largest = tf.maximum(before[-2], staleness)
+        dropped = before[-1] + tf.cast(tf.logical_not(applied), tf.int64)
+        after = tf.concat([before[:BINS] + places, [before[-3] + staleness, largest, dropped]], 0)
+        counts.assign(after, read_value=False)
+
+    def report(self) -> tf.Tensor:
+        """Counts by staleness, their total, the largest, and how many were dropped; int64 [BINS + 3]."""
+        return self._counts().read_value()
+
+    def _counts(self) -> Any:
+        return named_variable([BINS + 3], tf.int64, f"{self._name}/staleness")

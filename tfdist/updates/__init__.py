@@ -1,0 +1,11 @@
+"""How a worker's gradient meets the parameters, for `ParameterServerStrategy(update=…)`: one file a policy."""
+
+from __future__ import annotations
+
+from tfdist.updates.asynchronous import Async
+from tfdist.updates.bounded_staleness import BoundedStaleness
+from tfdist.updates.delay_compensated import DelayCompensated
+from tfdist.updates.policy import Policy, Push
+from tfdist.updates.staleness_aware import StalenessAware
+
+__all__ = ["Async", "BoundedStaleness", "DelayCompensated", "Policy", "Push", "StalenessAware"]
