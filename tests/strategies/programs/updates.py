@@ -1,0 +1,114 @@
+"""Fits under each policy of tfdist.updates, on three workers of which the first is slow, and what was measured.
+
+python -m tests.strategies.programs.updates OUTPUT
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import tfdist
+from tests.helpers.tasks import Tasks
+from tests.strategies.programs.parameter_server_faults import At
+from tfdist._compat import hooks
+from tfdist.cluster import Cluster, Task
+from tfdist.cluster.ports import HeldPorts
+from tfdist.updates import Async, BoundedStaleness, DelayCompensated, StalenessAware
+
+WORKERS = 3
+STEPS, EPOCHS = 60, 2
+BOUND = 2
+#: How much longer the first worker's steps take, and the others'.
+SLOW_SECONDS, FAST_SECONDS = 0.1, 0.01
+
+POLICIES = {
+    "async": Async(),
+    "wait": BoundedStaleness(BOUND),
+    "one at a time": BoundedStaleness(0),
+    "drop": BoundedStaleness(BOUND, "drop"),
+    "scale": BoundedStaleness(BOUND, "scale"),
+    "aware": StalenessAware(),
+    "compensated": DelayCompensated(),
+    "none": None,
+}
+
+
+class Slow(keras.layers.Layer):
+    """Takes its time on the first worker, and counts the steps of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = self.add_weight(shape=(WORKERS,), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        step = hooks.current_step()
+        if not training or step is None:
+            return inputs
+        self.steps.assign_add(tf.one_hot(step.seed_offset, WORKERS))
+        seconds = tf.where(tf.equal(step.seed_offset, 0), SLOW_SECONDS, FAST_SECONDS)
+        deadline = tf.timestamp() + tf.cast(seconds, tf.float64)
+        waited = tf.while_loop(lambda i: tf.timestamp() < deadline, lambda i: (i + 1,), (tf.constant(0),))[0]
+        with tf.control_dependencies([waited]):
+            return tf.identity(inputs)
+
+
+def fit(cluster: Cluster, policy: Any, *callbacks: Any, steps_per_execution: int = 1, **options: Any) -> dict[str, Any]:
+    strategy = tfdist.ParameterServerStrategy(cluster, update=policy, **options)
+    with strategy.scope():
+        slow = Slow()
+        model = keras.Sequential([keras.Input((4,)), slow, keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.01), "mse", steps_per_execution=steps_per_execution)
+    x = tf.random.stateless_normal([STEPS * 8, 4], [1, 2])
+    data = tf.data.Dataset.from_tensor_slices((x, tf.reduce_sum(x, 1, keepdims=True))).batch(8)
+    begun = time.monotonic()
+    history = model.fit(data, epochs=EPOCHS, verbose=0, callbacks=list(callbacks)).history
+    return {
+        "seconds": time.monotonic() - begun,
+        "history": history,
+        "counts": strategy.staleness.counts.tolist(),
+        "largest": strategy.staleness.largest,
+        "dropped": strategy.staleness.dropped,
+        "iterations": int(model.optimizer.iterations),
+        "reported": strategy.reported_steps,
+        "repeated": strategy.repeated_steps,
+        "steps of each worker": slow.steps.numpy().tolist(),
+    }
+
+
+def with_a_worker_killed(folder: Path) -> dict[str, Any]:
+    """For good, in the middle of waiting for each other."""
+    with HeldPorts(4) as held:
+        chief, first, second, ps = [f"127.0.0.1:{port}" for port in held.ports]
+        cluster = Cluster({"chief": [chief], "worker": [first, second], "ps": [ps]}, Task("chief", 0))
+        held.release_for_servers()
+        tasks = Tasks(cluster, folder)
+        try:
+            for task in cluster.peers:
+                tasks.start(task)
+            kill = At(STEPS // 3, lambda: tasks.signal(Task("worker", 0), signal.SIGKILL))
+            return fit(cluster, BoundedStaleness(BOUND), kill)
+        finally:
+            tasks.end()
+
+
+def main(output: Path) -> None:
+    results = {}
+    with tfdist.cluster.local(workers=WORKERS, ps=2) as cluster:
+        for name, policy in POLICIES.items():
+            results[name] = fit(cluster, policy)
+        results["wait, 2 steps an execution"] = fit(cluster, BoundedStaleness(3), steps_per_execution=2)
+        results["accumulated"] = fit(cluster, Async(), gradient_accumulation_steps=4)
+    results["killed"] = with_a_worker_killed(output.parent)
+    output.write_bytes(pickle.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
