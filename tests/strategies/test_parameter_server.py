@@ -205,5 +205,12 @@ def test_what_was_made_outside_of_the_scope_is_refused(of):
     assert found["slope"] == -4 * RATE, "a model made inside trains after that"
 
 
+def test_a_slow_worker_holds_up_no_other(of):
+    """Taken in the order in which they began, there would be three steps of the other's for each of the slow one's."""
+    slow, quick = of("overtakes")["steps"]
+    assert slow + quick == 80
+    assert quick > 4 * slow > 0
+
+
 def test_steps_of_two_workers_overlap(of):
     assert all(met >= 2 for met in of("steps_meet").values())

@@ -64,8 +64,8 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             all GPUs that a worker has, or its CPU. Without GPUs the CPU is cut into as many devices.
         data: who reads the data: "worker", each worker its part; "feed", the chief, which sends batches to the workers;
             "auto", the workers what any process can read, the chief the rest.
-        max_in_flight: executions that may be under way at once, which bounds how old the variables can be that a
-            gradient was computed with; None is two a worker. With 1, training is that of one device.
+        max_in_flight: executions that may be under way at once; None is two a worker. With 1, training is that of one
+            device.
         patience_seconds: how long an execution may take before another worker begins it too, since its own may have
             been stopped or cut off; its gradients are then applied twice if it comes back.
 

@@ -88,7 +88,7 @@ class CoordinatedFunction:
                     raise
         self._ahead = max(0, self._ahead - self._steps)
         while self._latest is None or self._flights.is_full(self._pushes):
-            self._flights.take_first()
+            self._flights.take_one()
         return self._latest
 
     def _begin_epoch(self, data: Feed | WorkerPass) -> None:
@@ -107,7 +107,7 @@ class CoordinatedFunction:
                 self._begin(data)
             if not len(self._flights):
                 raise StopIteration
-            self._flights.take_first()
+            self._flights.take_one()
         self._untold -= 1
         return self._latest or {}
 
@@ -202,7 +202,7 @@ class PredictFunction:
             self._begin([*batches[index:], *behind], None if feed is None else feed.spec)
             prediction = self._begun.popleft()
             while prediction.output is None:
-                self._flights.take_first()
+                self._flights.take_one()
             outputs.append(prediction.output)
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
 
