@@ -119,6 +119,11 @@ class Flights:
         #: Of the policy, see `tfdist.updates.Policy`.
         self.waits_at: int | None = None
         self._pushes_begun = 0
+        #: Says whether an execution that trains has to wait for others.
+        self.rounds_gate: Callable[[], bool] | None = None
+        #: Called when what has landed is to be forgotten, and when all have landed.
+        self.on_forget: Callable[[], None] = lambda: None
+        self.on_round_end: Callable[[], None] = lambda: None
         #: How many epochs have ended.
         self.rounds = 0
 
@@ -127,6 +132,8 @@ class Flights:
 
     def is_full(self, pushes: int = 0) -> bool:
         """Whether one has to land before the next, with so many pushes, may begin."""
+        if pushes and self.rounds_gate is not None and self.rounds_gate():
+            return True
         return len(self._under_way) >= self.limit or self._would_age(pushes)
 
     def _would_age(self, pushes: int) -> bool:
@@ -189,6 +196,7 @@ class Flights:
     def end_round(self) -> None:
         """Wait until none is in flight; what begins then is an epoch of its own."""
         self.take_all()
+        self.on_round_end()
         self.rounds += 1
         # A worker that is still at an execution, which another made in its place, may not answer.
         if not self._busy and all(Address.parse(one).listens() for one in self.cluster.addresses("worker")):
@@ -198,6 +206,8 @@ class Flights:
         """Wait until none is in flight, and drop the results; of a `fit` that was interrupted."""
         for flight in self._under_way:
             flight.on_result = lambda _: None
+        self.take_all()
+        self.on_forget()
         self.end_round()
 
     def _next_landed(self) -> Flight:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfdist._compat.keras_worker_variables import named_variable
+from tfdist.coordination.mailbox import Mailbox
 from tfdist.coordination.staleness import BINS
 from tfdist.updates import Policy, Push
 
@@ -36,6 +37,13 @@ class Versions:
             return tf.raw_ops.ResourceCountUpTo(resource=self._count.handle, limit=tf.int64.max, T=tf.int64)
 
 
+class Pulled(NamedTuple):
+    """Parameters as a step read them: their version, read before, and their values as far as they're needed."""
+
+    version: tf.Tensor
+    values: list[tf.Tensor | None]
+
+
 class Pushes:
     """Made while a worker's function is traced.
 
@@ -44,36 +52,46 @@ class Pushes:
         versions: Of the job.
         optimizer: Keras optimizer.
         name: Of variables on the worker.
+        collects: Whether the gradients wait on the ps, for an optimizer step of several workers.
     """
 
-    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str) -> None:
+    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, collects: bool) -> None:
         self.policy, self._versions, self._optimizer, self._name = policy, versions, optimizer, name
+        self._collects = collects
         self._begun = 0
+        #: Of the execution that is traced.
+        self._number: tf.Tensor | None = None
+        #: Where gradients wait, and what is to be called with their mean, in the order of the step's calls.
+        self.collected: list[tuple[Mailbox, Update]] = []
 
-    def begin(self) -> None:
+    def begin(self, number: tf.Tensor) -> None:
         """Before the first step of an execution."""
+        self._number = number
         self._counts().assign(tf.zeros([BINS + 3], tf.int64), read_value=False)
 
     def read_version(self) -> tf.Tensor:
         """Before a step reads the parameters."""
         return self._versions.read()
 
-    def push(
-        self, gradients: list[Any], variables: list[Any], read: list[Any], version: tf.Tensor, update: Update
-    ) -> None:
+    def push(self, gradients: list[Any], variables: list[Any], pulled: Pulled, weight: Any, update: Update) -> None:
         """Trace one push.
 
         Args:
             gradients, variables, update: See `tfdist.updates.Push`.
-            read: Likewise.
-            version: At which the parameters were read.
+            pulled: What they were computed with.
+            weight: Of the gradients among those of other workers, a scalar.
         """
+        if self._collects:
+            mailbox = Mailbox(f"{self._name}/box/{len(self.collected)}", gradients, variables)
+            self.collected.append((mailbox, update))
+            mailbox.put(self._number, gradients, weight)
+            return
         flat = [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
         with tf.control_dependencies(flat):
-            staleness = self._versions.take() - version
+            staleness = self._versions.take() - pulled.version
         number, self._begun = self._begun, self._begun + 1
         name = f"{self._name}/push/{number}"
-        applied = self.policy.apply(Push(gradients, variables, read, staleness, self._optimizer, update, name))
+        applied = self.policy.apply(Push(gradients, variables, pulled.values, staleness, self._optimizer, update, name))
         self._count(staleness, applied)
 
     def _count(self, staleness: tf.Tensor, applied: tf.Tensor) -> None:

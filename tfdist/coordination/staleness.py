@@ -37,6 +37,13 @@ class Staleness:
         shown = {"staleness": self.mean, "max_staleness": float(self.largest)}
         return {**shown, "dropped": float(self.dropped)} if with_dropped else shown
 
+    def add_late(self, rounds: int) -> None:
+        """Add a push that was late by so many rounds, and dropped if that's any."""
+        self.counts[min(rounds, BINS - 1)] += 1
+        self.total += rounds
+        self.largest = max(self.largest, rounds)
+        self.dropped += rounds > 0
+
     def add(self, report: np.ndarray) -> None:
         """Add an execution's: counts, total, largest, dropped."""
         total, largest, dropped = map(int, report[BINS:])

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat.keras_worker_variables import named_variable
-from tfdist.coordination.pushes import Pushes
+from tfdist.coordination.pushes import Pulled, Pushes
 
 Update = Callable[[list[Any], list[Any]], None]
 
@@ -146,5 +146,5 @@ class WorkerAccumulation:
             weight = self._weight(number).read_value()
             pairs = zip(part.sums, part.variables, strict=True)
             means = [None if one is None else one.mean(weight, tf.as_dtype(v.dtype)) for one, v in pairs]
-            pushes.push(means, part.variables, [None] * len(means), version, part.update)
+            pushes.push(means, part.variables, Pulled(version, [None] * len(means)), weight, part.update)
         self.clear()

@@ -176,10 +176,12 @@ class LeasedWork:
         #: How many steps it has, as far as anybody knows.
         self.steps = count
         self.lease: Lease | None = None
+        #: Of the execution.
+        self.number = 0
         self._lock = threading.Lock()
 
     def message(self, worker: int) -> bytes | None:
-        """What the worker is told: its index, pass, epoch, then the lease's fields, each int64; then seeds.
+        """What the worker is told: its index, execution, pass, epoch, then the lease's fields, each int64; then seeds.
 
         None if another worker had better make these steps.
         """
@@ -187,7 +189,7 @@ class LeasedWork:
             self.lease = self.lease or self._dealer.deal(worker, self._count)
         if self.lease is None:
             return None
-        numbers = np.array([worker, self._pass.id, self._pass.epoch, *self.lease], "<i8")
+        numbers = np.array([worker, self.number, self._pass.id, self._pass.epoch, *self.lease], "<i8")
         return numbers.tobytes() + self._pass.filling(self.lease.stream)
 
     def landed(self, steps: int) -> None:

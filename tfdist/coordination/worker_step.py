@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdist._compat.keras_packed_variables import Fetch
 from tfdist._compat.tensorflow_parameter_server import once_for_all_replicas
-from tfdist.coordination.pushes import Pushes
+from tfdist.coordination.pushes import Pulled, Pushes
 from tfdist.coordination.worker_accumulation import WorkerAccumulation
 from tfdist.gradients import ReplicaStep, all_reduce_gradients, count_rows, sum_over_replicas
 
@@ -62,11 +62,12 @@ class WorkerStep(ReplicaStep):
             return
         if accumulation is None:
             total = gradients if self._replicas == 1 else all_reduce_gradients(gradients, share=self.gradient_share())
-            read = pull.fetch.values_of(variables)
+            weight = self._batch_weight()
+            pulled = Pulled(pull.version, pull.fetch.values_of(variables))
 
             def push() -> None:
                 with pull.fetch.updating():
-                    pushes.push(total, variables, read, pull.version, update)
+                    pushes.push(total, variables, pulled, weight, update)
 
             once_for_all_replicas(self, push)
             return
@@ -77,3 +78,8 @@ class WorkerStep(ReplicaStep):
         once_for_all_replicas(
             self, lambda: accumulation.add(gradients, variables, update, weight, divisor, pull.version)
         )
+
+    def _batch_weight(self) -> tf.Tensor:
+        """Of the worker's batch among others': what its losses were divided by."""
+        _, divisor = self.micro_batch_weight()
+        return divisor if self._replicas == 1 else sum_over_replicas([divisor])[0]

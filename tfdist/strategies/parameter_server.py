@@ -22,6 +22,7 @@ from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.pushes import Pushes, Versions
+from tfdist.coordination.rounds import Rounds
 from tfdist.coordination.serving import serve, tell_end
 from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
@@ -114,6 +115,12 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
         self.flights = Flights(coordinator, described, in_flight, patience_seconds)
         self.flights.waits_at = self.update.waits_at
+        needed = self.update.gradients_per_step(workers)
+        #: Optimizer steps of several workers' gradients, where the policy makes them.
+        self.rounds = None if needed is None else Rounds(self, needed, workers)
+        if self.rounds is not None:
+            self.flights.rounds_gate = self.rounds.gate
+            self.flights.on_round_end, self.flights.on_forget = self.rounds.close, self.rounds.forget
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
@@ -199,10 +206,20 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
 
     def pushes_of(self, model: Any, name: str) -> Pushes | None:
         """What takes the gradients of a model's train function; None without an optimizer."""
-        return None if model.optimizer is None else Pushes(self.update, self._versions, model.optimizer, name)
+        if model.optimizer is None:
+            return None
+        return Pushes(self.update, self._versions, model.optimizer, name, collects=self.rounds is not None)
 
-    def note_pushes(self, report: np.ndarray | None, logs: dict[str, Any]) -> dict[str, Any]:
-        """Count an execution's pushes; the logs, with their staleness in this epoch if the user chose a policy."""
+    def note_pushes(self, report: np.ndarray | None, late: int | None, logs: dict[str, Any]) -> dict[str, Any]:
+        """Count an execution's pushes; the logs, with their staleness in this epoch if the user chose a policy.
+
+        Args:
+            report: Of its pushes.
+            late: By how many rounds its only push was late; None if there are no rounds.
+            logs: Of the execution.
+        """
+        if late is not None:
+            self.staleness.add_late(late)
         if report is not None:
             self.staleness.add(report)
             if self._logs_staleness:

@@ -10,6 +10,7 @@ import collections
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdist._compat import hooks
@@ -48,6 +49,7 @@ class CoordinatedFunction:
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
         self._taken = -(-self._steps // self._options.fixed_steps) * self._options.fixed_steps
+        self._rounds = strategy.rounds if training else None
         #: Of an execution.
         self._pushes = -(-self._taken // self._options.fixed_steps) if training else 0
         #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
@@ -133,6 +135,7 @@ class CoordinatedFunction:
             begun = len(batches)
         else:
             work = data.begin(count, always=self._left is None or self._left % self._taken == 0)
+            work.number = self._number()
             self._begin_lease(data.data, work)
             begun = work.steps
         if self._left is not None:
@@ -143,13 +146,17 @@ class CoordinatedFunction:
         key = (len(batches), str(spec))
         if key not in self._functions:
             self._functions[key] = WorkerFunction.of_batches(self._step, spec, len(batches))
-        function, workers = self._functions[key], self._strategy.worker_indices
+        function, number = self._functions[key], self._number()
         self._flights.begin(
             function.on_worker,
-            lambda worker: (workers[worker], *batches),
-            lambda result: self._landed(function, result),
+            lambda worker: (on_chief(np.array([worker, number], np.int64)), *batches),
+            lambda result: self._landed(function, result, number),
             self._pushes,
         )
+
+    def _number(self) -> int:
+        """Of the next execution, where several make an optimizer step."""
+        return self._rounds.begin() if self._rounds is not None else 0
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
@@ -161,15 +168,16 @@ class CoordinatedFunction:
             return None if message is None else (on_chief(message),)
 
         def landed(result: Any) -> None:
-            work.landed(self._landed(function, result))
+            work.landed(self._landed(function, result, work.number))
 
         self._flights.begin(function.on_worker, arguments, landed, self._pushes)
 
-    def _landed(self, function: WorkerFunction, result: Any) -> int:
+    def _landed(self, function: WorkerFunction, result: Any, number: int) -> int:
         steps, logs, pushes = function.absorb(result)
         if self._training:
             self._strategy.reported_steps += steps
-            logs = self._strategy.note_pushes(pushes, logs)
+            late = None if self._rounds is None else self._rounds.landed(number, steps, function.pushes)
+            logs = self._strategy.note_pushes(pushes, late if steps else None, logs)
         if steps:
             self._untold += -(-steps // self._steps)
             if self._latest is None:

@@ -31,7 +31,8 @@ from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty
 from tfdist.strategies.logs import Logs, LogSources, Values, averaged, metric_results
 
 _numbers = itertools.count()
-_WORKER_SPEC = tf.TensorSpec([], tf.int32)
+#: The worker's index and the execution's number.
+_WHO_SPEC = tf.TensorSpec([2], tf.int64)
 
 Step = Callable[[Any], Any]
 
@@ -73,7 +74,7 @@ class WorkerFunction:
         spec: of a batch.
     """
 
-    #: The concrete function: of the worker's index and batches, or of a lease's message.
+    #: The concrete function: of who makes it and batches, or of a lease's message.
     on_worker: Any
 
     def __init__(self, step: KerasStep, spec: Any) -> None:
@@ -86,17 +87,17 @@ class WorkerFunction:
         self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/function/{next(_numbers)}"
         self._accumulation = _accumulation(step.options, f"{self._name}/gradients")
-        self._pushes = strategy.pushes_of(model, self._name) if step.training else None
+        self.pushes = strategy.pushes_of(model, self._name) if step.training else None
 
     @classmethod
     def of_batches(cls, step: KerasStep, spec: Any, count: int) -> WorkerFunction:
         """For batches that are sent along, `count` at a time."""
         made = cls(step, spec)
 
-        def run(worker: tf.Tensor, *batches: Any) -> Any:
-            return made._report(worker, lambda one: _sent_steps(one, list(batches)))
+        def run(who: tf.Tensor, *batches: Any) -> Any:
+            return made._report(tf.cast(who[0], tf.int32), who[1], lambda one: _sent_steps(one, list(batches)))
 
-        made._trace(run, [_WORKER_SPEC, *[spec] * count])
+        made._trace(run, [_WHO_SPEC, *[spec] * count])
         return made
 
     @classmethod
@@ -106,7 +107,7 @@ class WorkerFunction:
 
         def run(message: tf.Tensor) -> Any:
             reading = WorkerReading(data, message)
-            return made._report(reading.worker, lambda one: _leased_steps(one, reading, count))
+            return made._report(reading.worker, reading.number, lambda one: _leased_steps(one, reading, count))
 
         made._trace(run, [tf.TensorSpec([], tf.string)])
         return made
@@ -118,21 +119,23 @@ class WorkerFunction:
         add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
         self._add = add.get_concrete_function(self.on_worker.structured_outputs[0])
 
-    def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
+    def _report(
+        self, worker: tf.Tensor, number: tf.Tensor, steps_with: Callable[[OneStep], Steps]
+    ) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
         replicas, sums = self._strategy.num_replicas_in_sync, self._metrics.summed_variables
         with function_of_worker(), on_worker(sums, self._name, replicas) as totals:
+            if self.pushes is not None:
+                self.pushes.begin(number)
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
             apply = tf.autograph.experimental.do_not_convert(lambda: self._apply(worker))
             updates = _Updates(self._accumulation, tf.function(apply))
             updates.begin()
-            if self._pushes is not None:
-                self._pushes.begin()
             sends = bool(self._metrics.updated)
             steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends, updates))
             updates.end(steps.done)
-            counts = [] if self._pushes is None else [self._pushes.report()]
+            counts = [] if self.pushes is None else [self.pushes.report()]
             values = [steps.done, *counts, *steps.others, *(one.total() for one in totals)]
             return self._format.pack(values), steps.sent if sends else []
 
@@ -140,7 +143,7 @@ class WorkerFunction:
         pull = self._read_variables()
 
         def replica_step(data: Any) -> Values:
-            with hooks.step_scope(WorkerStep(data, worker, pull, self._pushes, self._accumulation)) as step:
+            with hooks.step_scope(WorkerStep(data, worker, pull, self.pushes, self._accumulation)) as step:
                 if self._strategy.num_replicas_in_sync == 1:
                     return self._logs.split(self._step(data), step.results)
                 with metrics_of_rows_only(self._model, step):
@@ -153,18 +156,18 @@ class WorkerFunction:
         return [tf.convert_to_tensor(value) for value in others], self._updates.tensors
 
     def _read_variables(self) -> Pull:
-        if self._pushes is None:
+        if self.pushes is None:
             return Pull(Fetch(self._read, self._moving), tf.constant(0, tf.int64))
-        version = self._pushes.read_version()
+        version = self.pushes.read_version()
         with tf.control_dependencies([version]):
-            return Pull(Fetch(self._read, self._moving, whole=self._pushes.policy.needs_values), version)
+            return Pull(Fetch(self._read, self._moving, whole=self.pushes.policy.needs_values), version)
 
     def _apply(self, worker: tf.Tensor) -> tf.Tensor:
         """An optimizer step with the gradients that were added up."""
         scope = compat.in_one_replica(self._strategy)
         with scope, hooks.step_scope(WorkerStep(None, worker)):
-            if self._accumulation is not None and self._pushes is not None:
-                self._accumulation.apply(self._pushes)
+            if self._accumulation is not None and self.pushes is not None:
+                self._accumulation.apply(self.pushes)
         return tf.constant(0)
 
     def absorb(self, result: tuple[tf.Tensor, list[list[tf.Tensor]]]) -> Landed:
@@ -180,7 +183,7 @@ class WorkerFunction:
 
     def _add_report(self, report: tf.Tensor) -> tuple[tf.Tensor, Values, Values, Values]:
         steps, *values = self._format.unpack(report)
-        counts = [] if self._pushes is None else [values.pop(0)]
+        counts = [] if self.pushes is None else [values.pop(0)]
         variables = self._metrics.summed_variables
         others, sums = values[: len(values) - len(variables)], values[len(values) - len(variables) :]
         for variable, value in zip(variables, sums, strict=True):

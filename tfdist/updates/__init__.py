@@ -7,5 +7,6 @@ from tfdist.updates.bounded_staleness import BoundedStaleness
 from tfdist.updates.delay_compensated import DelayCompensated
 from tfdist.updates.policy import Policy, Push
 from tfdist.updates.staleness_aware import StalenessAware
+from tfdist.updates.synchronous import Synchronous
 
-__all__ = ["Async", "BoundedStaleness", "DelayCompensated", "Policy", "Push", "StalenessAware"]
+__all__ = ["Async", "BoundedStaleness", "DelayCompensated", "Policy", "Push", "StalenessAware", "Synchronous"]

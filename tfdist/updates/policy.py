@@ -56,6 +56,10 @@ class Policy:
     #: How stale a push may be for the next execution to begin; None is no matter.
     waits_at: int | None = None
 
+    def gradients_per_step(self, workers: int) -> int | None:
+        """How many pushes make one optimizer step; None if each is one, and `apply` is called."""
+        return None
+
     def apply(self, push: Push) -> tf.Tensor:
         """Trace what is done with it.
 
