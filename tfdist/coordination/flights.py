@@ -25,7 +25,7 @@ from tfdist.log import logger
 #: How often it's looked whether the job has failed while a result is waited for.
 _LOOK_EVERY_SECONDS = 0.2
 #: How often it's looked for new connections.
-_LIMIT_EVERY_SECONDS = 5.0
+_LIMIT_EVERY_SECONDS = 1.0
 #: How long a worker waits before it looks again for an execution of its own.
 _DECLINED_SECONDS = 0.01
 
@@ -227,6 +227,7 @@ class Flights:
         if now - self._looked_at < _LOOK_EVERY_SECONDS:
             return
         self._looked_at = now
+        self._limit_silence()
         with self._failing():
             self._coordinator.done()
         for flight in self._under_way:

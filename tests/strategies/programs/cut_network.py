@@ -18,7 +18,7 @@ from typing import Any
 
 import tfdist
 from tests.helpers.cluster_runner import QUIET
-from tests.strategies.programs.parameter_server_faults import At, data, make_model, seen, steps_of
+from tests.strategies.programs.parameter_server_faults import STEPS, At, data, make_model, seen, steps_of
 from tfdist.cluster import Cluster, Task
 
 PATIENCE_SECONDS = 4.0
@@ -93,9 +93,9 @@ def main(folder: Path, there: str, cable: Cable, addresses: list[str]) -> None:
         values = model.evaluate(data(folder, "feed"), verbose=0)
         note(name, values=values, seconds=time.monotonic() - begun)
 
-    def return_of_the_worker() -> float:
+    def return_of_the_worker(name: str, steps: int) -> float:
         begun = time.monotonic()
-        while fit("returned", "feed") == 0 and time.monotonic() - begun < DEADLINE_SECONDS:
+        while fit(name, "feed") < steps and time.monotonic() - begun < DEADLINE_SECONDS:
             time.sleep(0.5)
         return time.monotonic() - begun
 
@@ -106,8 +106,10 @@ def main(folder: Path, there: str, cable: Cable, addresses: list[str]) -> None:
     fit("long", "records", At(AT, lambda: cable.pull(None)))
     evaluate("evaluate while cut")
     cable.plug()
-    note("return", seconds=return_of_the_worker())
+    note("return", seconds=return_of_the_worker("returned", 1))
     evaluate("evaluate after")
+    # It may have begun anew, which the next cut had better not meet in the middle of.
+    return_of_the_worker("ready", STEPS // 10)
     fit("cut at the end", "feed", At(AT, lambda: cable.pull(None)))
     (folder / "ended").write_text(str(time.monotonic()))
 
