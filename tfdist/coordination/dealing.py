@@ -32,10 +32,11 @@ class Dealer(Protocol):
         """
 
     def end(self, lease: Lease) -> bool:
-        """Note that there were fewer steps than leased; whether the pass has ended."""
+        """Note that there were fewer steps than leased; whether the pass has ended, which is so if it has one part."""
+        return True
 
 
-class InOrder:
+class InOrder(Dealer):
     """For data that is read from front to back: the next steps, whoever asks.
 
     Each worker skips what the others were given, so it never goes back.
@@ -57,12 +58,8 @@ class InOrder:
         left = count if self._num_steps is None else self._num_steps - first
         return Lease(first, max(0, min(count, left)))
 
-    def end(self, lease: Lease) -> bool:
-        """See `Dealer`."""
-        return True
 
-
-class Streams:
+class Streams(Dealer):
     """For data that has a stream for each worker: the next steps of its own, or, after its end, of one that goes on.
 
     Args:
@@ -93,7 +90,7 @@ class Streams:
             return not any(self._goes_on)
 
 
-class Ranges:
+class Ranges(Dealer):
     """For data that can be read from anywhere: each worker has a range of its own, read from front to back.
 
     A worker at the end of its range takes the second half of the longest one that is left. To begin there takes it some
@@ -124,10 +121,6 @@ class Ranges:
             first = own[0] * self._count
             own[0] += 1
         return Lease(first, max(0, min(self._count, self._num_steps - first)))
-
-    def end(self, lease: Lease) -> bool:
-        """See `Dealer`."""
-        return True
 
     def _take_over(self, own: list[int]) -> bool:
         sizes = [end - begin for begin, end in self._ranges]

@@ -179,7 +179,11 @@ class Flights:
         self._ps_missed_since = self._ps_missed_since or now
         if now - self._ps_missed_since > self._patience_seconds:
             return False
-        return all(Address.parse(address).listens() for address in self.cluster.addresses("ps"))
+        return self._listen("ps")
+
+    def _listen(self, job: str) -> bool:
+        """Whether all tasks of a job do."""
+        return all(Address.parse(address).listens() for address in self.cluster.addresses(job))
 
     def _limit_silence(self) -> None:
         """Connections are made, and made anew, at any time."""
@@ -199,7 +203,7 @@ class Flights:
         self.on_round_end()
         self.rounds += 1
         # A worker that is still at an execution, which another made in its place, may not answer.
-        if not self._busy and all(Address.parse(one).listens() for one in self.cluster.addresses("worker")):
+        if not self._busy and self._listen("worker"):
             remote_functions.remove_unused()
 
     def forget(self) -> None:

@@ -7,7 +7,7 @@ none twice and none left out, for any n.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -44,6 +44,11 @@ def as_tensor(leaf: Any) -> Any:
 def without_optional(leaf: Any) -> Any:
     """None in place of an optional that Keras puts where there is no label or weight."""
     return None if isinstance(leaf, (tf.OptionalSpec, tf.experimental.Optional)) else leaf
+
+
+def join_parts(parts: Sequence[Any]) -> Any:
+    """The rows of replicas' parts, one after another; a row each of what has no rows."""
+    return tf.stack(parts) if parts[0].shape.rank == 0 else tf.concat(parts, 0)
 
 
 def _slice_leaf(leaf: Any, index: Any, count: int) -> Any:

@@ -183,14 +183,25 @@ def timed(ask: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any, tf.Tensor]:
         return batch, tensors, clock() - begun
 
 
+def predict_step(model: Any) -> Callable[[Any], Any]:
+    """Keras' predict step of a replica, without the row that stands for none."""
+
+    def predict(data: Any) -> Any:
+        outputs, step = model.predict_step(data), hooks.current_step()
+        if step is None:
+            return outputs
+        return tf.nest.map_structure(lambda value: without_padding(value, step), outputs)
+
+    return predict
+
+
 def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
     """What `predict` calls: a list of batches in, their outputs' rows out, in order, on every worker."""
 
+    step = predict_step(model)
+
     def replica_step(data: Any) -> Any:
-        outputs, step = model.predict_step(data), hooks.current_step()
-        if step is not None:
-            outputs = tf.nest.map_structure(lambda value: without_padding(value, step), outputs)
-        return gather_rows(strategy, outputs)
+        return gather_rows(strategy, step(data))
 
     @tf.autograph.experimental.do_not_convert
     def predict(batches: list[Any]) -> Any:

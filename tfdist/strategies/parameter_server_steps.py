@@ -23,9 +23,9 @@ from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
-from tfdist.data.rows import as_tensor
-from tfdist.gradients import AccumulationOptions, ReplicaStep, count_rows
-from tfdist.strategies.empty_replicas import pad_if_empty, without_padding
+from tfdist.data.rows import as_tensor, join_parts
+from tfdist.gradients import AccumulationOptions
+from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import KerasStep, WorkerFunction
 
@@ -220,14 +220,6 @@ class PredictFunction:
                 break
             self._begun.append(self._predict(batch, spec))
 
-    def _predict_replica(self, data: Any) -> Any:
-        rows = count_rows(data)
-        if self._strategy.num_replicas_in_sync == 1 or rows is None:
-            return self._model.predict_step(data)
-        with hooks.step_scope(ReplicaStep(rows, in_keras=True)) as step:
-            output = self._model.predict_step(pad_if_empty(data, rows))
-            return tf.nest.map_structure(lambda value: without_padding(value, step), output)
-
     def _predict(self, batch: Any, spec: Any) -> _Prediction:
         prediction = _Prediction(batch)
         tensors = tf.nest.map_structure(as_tensor, batch)
@@ -237,11 +229,16 @@ class PredictFunction:
 
     def _function(self, spec: Any) -> Any:
         if str(spec) not in self._functions:
+            step = predict_step(self._model)
+            if self._strategy.num_replicas_in_sync > 1:
+                step = keras_replica_step(step)
 
             @tf.autograph.experimental.do_not_convert
             def run(batch: Any) -> Any:
-                outputs = self._strategy.run_on_worker(self._predict_replica, batch)
-                return outputs[0] if len(outputs) == 1 else tf.nest.map_structure(_joined, *outputs)
+                outputs = self._strategy.run_on_worker(step, batch)
+                if len(outputs) == 1:
+                    return outputs[0]
+                return tf.nest.map_structure(lambda *parts: join_parts(parts), *outputs)
 
             with compat.tracing_for_workers(self._strategy):
                 self._functions[str(spec)] = tf.function(run).get_concrete_function(spec)
@@ -254,10 +251,6 @@ class _Prediction:
 
     def landed(self, output: Any) -> None:
         self.output = output
-
-
-def _joined(*parts: Any) -> Any:
-    return tf.concat(parts, 0) if parts[0].shape.rank != 0 else tf.stack(parts)
 
 
 def _any_rows(tensor: Any) -> Any:

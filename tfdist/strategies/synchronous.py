@@ -17,7 +17,7 @@ from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.reading.reader_calls import readers_of
-from tfdist.data.rows import as_tensor, replica_slices, shard_policy, slice_rows
+from tfdist.data.rows import as_tensor, join_parts, replica_slices, shard_policy, slice_rows
 from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulatingStrategy
@@ -156,9 +156,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         results = self.experimental_local_results(value)
         if self.num_workers > 1:
             return results[0]
-        if results[0].shape.rank == 0:
-            return tf.stack(results)
-        return tf.concat(results, 0)
+        return join_parts(results)
 
     # What Keras asks for, see _compat/hooks.py.
 

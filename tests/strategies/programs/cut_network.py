@@ -18,7 +18,8 @@ from typing import Any
 
 import tfdist
 from tests.helpers.cluster_runner import QUIET
-from tests.strategies.programs.parameter_server_faults import STEPS, At, data, make_model, seen, steps_of
+from tests.helpers.seen import seen
+from tests.strategies.programs.parameter_server_faults import STEPS, At, data, make_model, steps_of
 from tfdist.cluster import Cluster, Task
 
 PATIENCE_SECONDS = 4.0

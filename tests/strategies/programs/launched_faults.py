@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +22,13 @@ import numpy as np
 import tensorflow as tf
 
 import tfdist
+from tests.helpers.seen import Ids, seen
 
 ROWS, BATCH = 600, 10
 STEPS = ROWS // BATCH
 FAULT_AT = 20
 EXIT_CODE = 3
 VICTIMS = {"worker": "worker-1", "ps": "ps-1"}
-#: Which examples were reported, how often.
-seen: Counter[int] = Counter()
-
-
-class Ids(keras.metrics.Metric):
-    """Notes the examples; no sum, so that the chief updates it with what workers send."""
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        if tf.executing_eagerly():  # not when Keras tries the model out
-            seen.update(np.ravel(y_true).astype(int).tolist())
-
-    def result(self) -> Any:
-        return float(len(seen))
-
-    def reset_state(self) -> None:
-        seen.clear()
 
 
 class Faults(keras.callbacks.Callback):

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfdist
+from tests.helpers.seen import Ids, seen
 from tests.helpers.tasks import DEADLINE_SECONDS, Tasks
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
@@ -33,24 +33,6 @@ ROWS, BATCH = 1200, 10
 STEPS = ROWS // BATCH
 # More than the longest execution takes, tracing and starting included.
 PATIENCE_SECONDS = 4.0
-
-
-#: Which examples were reported, how often.
-seen: Counter[int] = Counter()
-
-
-class Ids(keras.metrics.Metric):
-    """Notes the examples; no sum, so that the chief updates it with what workers send."""
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        if tf.executing_eagerly():  # not when Keras tries the model out
-            seen.update(np.ravel(y_true).astype(int).tolist())
-
-    def result(self) -> Any:
-        return float(len(seen))
-
-    def reset_state(self) -> None:
-        seen.clear()
 
 
 class At(keras.callbacks.Callback):

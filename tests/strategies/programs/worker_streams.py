@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 import tfdist
-from tests.strategies.programs.parameter_server_faults import Ids, seen
+from tests.helpers.seen import Ids, seen
 
 ROWS, BATCH = 100, 4
 #: Of the second worker's stream, which is at its end before the first one's.
