@@ -10,6 +10,8 @@ import threading
 import time
 from typing import NamedTuple, Protocol
 
+from tfdist.coordination.speeds import Speeds
+
 # Executions. Beginning elsewhere costs about as much as a few of them.
 _WORTH_TAKING = 8
 
@@ -35,6 +37,11 @@ class Dealer(Protocol):
         """Note that there were fewer steps than leased; whether the pass has ended, which is so if it has one part."""
         return True
 
+    @property
+    def has_dealt_all(self) -> bool:
+        """Whether it knows that no step is left."""
+        return False
+
 
 class InOrder(Dealer):
     """For data that is read from front to back: the next steps, whoever asks.
@@ -57,6 +64,29 @@ class InOrder(Dealer):
             self._next += count
         left = count if self._num_steps is None else self._num_steps - first
         return Lease(first, max(0, min(count, left)))
+
+
+class Paced(InOrder):
+    """As `InOrder`, with leases as long as the worker is fast.
+
+    Args:
+        num_steps: Of the pass.
+        steps: Of a lease, on average.
+        speeds: Of the workers.
+    """
+
+    def __init__(self, num_steps: int, steps: int, speeds: Speeds) -> None:
+        super().__init__(num_steps)
+        self._steps, self._speeds = steps, speeds
+
+    def deal(self, worker: int, count: int) -> Lease:
+        """See `Dealer`."""
+        return super().deal(worker, self._speeds.part(worker, self._steps, count))
+
+    @property
+    def has_dealt_all(self) -> bool:
+        """See `Dealer`."""
+        return self._num_steps is not None and self._next >= self._num_steps
 
 
 class Streams(Dealer):

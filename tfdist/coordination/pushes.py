@@ -57,7 +57,7 @@ class Pushes:
 
     def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, collects: bool) -> None:
         self.policy, self._versions, self._optimizer, self._name = policy, versions, optimizer, name
-        self._collects = collects
+        self.collects = collects
         self._begun = 0
         #: Of the execution that is traced.
         self._number: tf.Tensor | None = None
@@ -81,18 +81,32 @@ class Pushes:
             pulled: What they were computed with.
             weight: Of the gradients among those of other workers, a scalar.
         """
-        if self._collects:
-            mailbox = Mailbox(f"{self._name}/box/{len(self.collected)}", gradients, variables)
-            self.collected.append((mailbox, update))
-            mailbox.put(self._number, gradients, weight)
+        if self.collects:
+            self.collect(gradients, variables, weight, update)
             return
-        flat = [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
-        with tf.control_dependencies(flat):
-            staleness = self._versions.take() - pulled.version
+        staleness = self._take(gradients) - pulled.version
         number, self._begun = self._begun, self._begun + 1
         name = f"{self._name}/push/{number}"
         applied = self.policy.apply(Push(gradients, variables, pulled.values, staleness, self._optimizer, update, name))
         self._count(staleness, applied)
+
+    def collect(self, gradients: list[Any], variables: list[Any], weight: Any, update: Update) -> None:
+        """Leave them on the ps, where the chief takes their mean among all of a round for `update`."""
+        mailbox = Mailbox(f"{self._name}/box/{len(self.collected)}", gradients, variables)
+        self.collected.append((mailbox, update))
+        mailbox.put(self._number, gradients, weight)
+
+    def arrive(self, changes: list[Any], version: tf.Tensor) -> tf.Tensor:
+        """Take note of changes that are about to be added to parameters read at a version; the version they take."""
+        taken = self._take(changes)
+        self._count(taken - version, tf.constant(True))
+        return taken
+
+    def _take(self, gradients: list[Any]) -> tf.Tensor:
+        with tf.control_dependencies(
+            [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
+        ):
+            return self._versions.take()
 
     def _count(self, staleness: tf.Tensor, applied: tf.Tensor) -> None:
         counts = self._counts()

@@ -109,7 +109,7 @@ class _Chief:
             mailbox.drop(numbers[0])
         return tf.constant(0)
 
-    def clear(self, _: tf.Tensor) -> tf.Tensor:
+    def clear(self, numbers: tf.Tensor) -> tf.Tensor:
         """Forget all gradients."""
         for mailbox, _update in self._pushes.collected:
             mailbox.clear()

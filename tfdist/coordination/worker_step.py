@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfdist._compat.keras_packed_variables import Fetch
 from tfdist._compat.tensorflow_parameter_server import once_for_all_replicas
+from tfdist.coordination.local_training import LocalTraining
 from tfdist.coordination.pushes import Pulled, Pushes
 from tfdist.coordination.worker_accumulation import WorkerAccumulation
 from tfdist.gradients import ReplicaStep, all_reduce_gradients, count_rows, sum_over_replicas
@@ -36,6 +37,7 @@ class WorkerStep(ReplicaStep):
         pull: The variables that the step reads.
         pushes: Take the step's gradients; None where nothing is trained.
         accumulation: Takes them first; None if each step is an optimizer step.
+        local: Trains the worker's own parameters; None if it has none.
     """
 
     def __init__(
@@ -45,24 +47,28 @@ class WorkerStep(ReplicaStep):
         pull: Pull | None = None,
         pushes: Pushes | None = None,
         accumulation: WorkerAccumulation | None = None,
+        local: LocalTraining | None = None,
     ) -> None:
         super().__init__(count_rows(data), in_keras=True)
         self.is_concurrent = True
         self.replica = replica_index()
         self.seed_offset = worker * self._replicas + self.replica
-        self._pull, self._pushes, self._accumulation = pull, pushes, accumulation
+        self._pull, self._pushes, self._accumulation, self._local = pull, pushes, accumulation, local
 
     def apply_gradients(
         self, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
     ) -> None:
-        """Push the gradients of all replicas, or add them to those that wait for an optimizer step."""
+        """Push the gradients of all replicas, add them to those that wait for an optimizer step, or train with them."""
         pull, pushes, accumulation = self._pull, self._pushes, self._accumulation
         if pull is None or pushes is None:
             update(gradients, variables)
             return
         if accumulation is None:
             total = gradients if self._replicas == 1 else all_reduce_gradients(gradients, share=self.gradient_share())
-            weight = self._batch_weight()
+            weight, local = self._batch_weight(), self._local
+            if local is not None:
+                once_for_all_replicas(self, lambda: local.step(total, variables, update, weight))
+                return
             pulled = Pulled(pull.version, pull.fetch.values_of(variables))
 
             def push() -> None:

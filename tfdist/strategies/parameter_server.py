@@ -15,30 +15,38 @@ from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat import tensorflow_remote_functions as remote_functions
+from tfdist._compat.keras_optimizers import leaves_of, step_count_of
 from tfdist._compat.tensorflow import global_seed
 from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
+from tfdist.coordination.local_training import LocalTraining
 from tfdist.coordination.pushes import Pushes, Versions
 from tfdist.coordination.rounds import Rounds
 from tfdist.coordination.serving import serve, tell_end
+from tfdist.coordination.speeds import Speeds
 from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
 from tfdist.coordination.worker_step import WorkerStep, replica_index
 from tfdist.coordination.worker_streams import DistributedStreams, check_streams
 from tfdist.data.rows import shard_policy, slice_rows
 from tfdist.errors import ClusterError
-from tfdist.gradients import AccumulationOptions, Steps
+from tfdist.gradients import AccumulationOptions, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulationSetting
-from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
+from tfdist.strategies.checks import (
+    refuse_averages_and_accumulation,
+    refuse_few_steps,
+    refuse_foreign_optimizer,
+    refuse_jit_and_accumulation,
+)
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
 from tfdist.strategies.repeated_steps import RepeatedSteps
 from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
-from tfdist.updates import Async, Policy
+from tfdist.updates import Async, Incremental, LocalPolicy, Policy
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
@@ -129,6 +137,10 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         #: Of the pushes of the epoch.
         self.staleness = Staleness()
         self._pass: Feed | WorkerPass | None = None
+        #: The data that was distributed last, and the rows of its batches, which are asked for where they matter.
+        self._data: WorkerData | FedData | None = None
+        self._batch_rows = 1
+        self._speeds = Speeds()
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
         seed = global_seed()
@@ -158,6 +170,10 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         return DistributedStreams(streams, self._distribute)
 
     def _distribute(self, streams: list[tf.data.Dataset]) -> WorkerData | FedData:
+        self._data = self._distributed(streams)
+        return self._data
+
+    def _distributed(self, streams: list[tf.data.Dataset]) -> WorkerData | FedData:
         reason = "it is arrays in the chief's memory"
         if self._reading == "worker" or (self._reading == "auto" and not _is_keras_array(streams[0])):
             try:
@@ -210,6 +226,31 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             return None
         return Pushes(self.update, self._versions, model.optimizer, name, collects=self.rounds is not None)
 
+    def local_training(self, model: Any, pushes: Pushes, variables: list[Any], name: str) -> LocalTraining | None:
+        """What trains a worker's own parameters; None if the policy has none."""
+        if not isinstance(self.update, LocalPolicy):
+            return None
+        return LocalTraining(self.update, pushes, model.optimizer, variables, name)
+
+    @property
+    def steps_together(self) -> int:
+        """Train steps that an execution doesn't part, with the data of the last `fit`."""
+        return self.update.steps_together(self._batch_rows) if isinstance(self.update, LocalPolicy) else 1
+
+    def pace(self, data: Feed | WorkerPass) -> bool:
+        """Let executions have as many steps as their workers are fast, if the policy asks for it and the data can."""
+        if not isinstance(self.update, LocalPolicy) or not self.update.follows_speed:
+            return False
+        if isinstance(data, WorkerPass):
+            data.follow(self._speeds, self.steps_together)
+        return True
+
+    def count_steps(self, optimizer: Any, steps: int) -> None:
+        """Add what workers have made with parameters of their own to the optimizer's count, which is all workers'."""
+        if isinstance(self.update, LocalPolicy):
+            for leaf in leaves_of(optimizer):
+                step_count_of(leaf).assign_add(steps)
+
     def note_pushes(self, report: np.ndarray | None, late: int | None, logs: dict[str, Any]) -> dict[str, Any]:
         """Count an execution's pushes; the logs, with their staleness in this epoch if the user chose a policy.
 
@@ -240,7 +281,11 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         self.flights.forget()
         refuse_foreign_optimizer(self, model)
         refuse_jit_and_accumulation(model, self.options_of(model.optimizer))
+        if isinstance(self.update, LocalPolicy):
+            refuse_averages_and_accumulation(self.update, model, self.options_of(model.optimizer))
         if data is not None and data.training:
+            if isinstance(self.update, Incremental) and self._data is not None:
+                self._batch_rows = data.batch_size or rows_of_batch(self._data)
             refuse_few_steps(data.num_batches, len(self.worker_indices))
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
@@ -276,6 +321,14 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             step.apply_gradients(gradients, variables, update)
         else:
             update(gradients, variables)
+
+
+def rows_of_batch(data: WorkerData | FedData) -> int:
+    """Rows of a batch, read if they aren't known from its type."""
+    known = getattr(tf.nest.flatten(data.element_spec)[0], "shape", None)
+    if known is not None and known.rank and known[0] is not None:
+        return int(known[0])
+    return int(count_rows(next(iter(data.read_here().take(1)))) or 1)
 
 
 def _is_keras_array(dataset: tf.data.Dataset) -> bool:

@@ -7,6 +7,7 @@ executions that have ended; before an epoch ends all of them have landed.
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,14 @@ from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor, join_parts
 from tfdist.gradients import AccumulationOptions
+from tfdist.strategies.checks import refuse_one_batch
 from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import KerasStep, WorkerFunction
+
+_fits = itertools.count(1)
+# Times the steps of an average worker, where executions follow their speed.
+_FASTEST = 2
 
 
 class CoordinatedFunction:
@@ -48,13 +54,18 @@ class CoordinatedFunction:
         self._step = KerasStep(strategy, model, python_function(step), training, self._options)
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
-        self._taken = -(-self._steps // self._options.fixed_steps) * self._options.fixed_steps
+        self._together = max(self._options.fixed_steps, strategy.steps_together) if training else 1
+        self._taken = -(-self._steps // self._together) * self._together
         self._rounds = strategy.rounds if training else None
         #: Of an execution.
-        self._pushes = -(-self._taken // self._options.fixed_steps) if training else 0
+        self._pushes = self._taken // self._together if training else 0
+        #: Of the `fit`, where there are no rounds.
+        self._fit = 0
         #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
         self._ahead = 0
         self._left: int | None = None
+        #: Steps of an execution at most; with the data of an epoch.
+        self._most = self._taken
         self._functions: dict[Any, WorkerFunction] = {}
         self._latest: Logs | None = None
         self._data: Any = None
@@ -68,8 +79,9 @@ class CoordinatedFunction:
 
     @property
     def is_current(self) -> bool:
-        """Whether the optimizer accumulates as when the function was made."""
-        return not self._training or self._options == self._strategy.options_of(self._model.optimizer)
+        """Whether the optimizer accumulates as when the function was made, and executions have as many steps."""
+        options, together = self._strategy.options_of(self._model.optimizer), self._strategy.steps_together
+        return not self._training or (self._options == options and max(options.fixed_steps, together) == self._together)
 
     def __call__(self, data: Any) -> Logs:
         """Begin one execution; raises StopIteration when the data is at its end and all have landed."""
@@ -77,6 +89,7 @@ class CoordinatedFunction:
             return self._on_batch(next(data))
         if self._training and hooks.is_first_of_fit(self._model, "step"):
             self._strategy.check_before_steps(self._model)
+            self._fit = next(_fits)
         if data is not self._data or self._round != self._flights.rounds:
             self._begin_epoch(data)
         if isinstance(data, WorkerPass) and not data.is_measured:
@@ -101,6 +114,7 @@ class CoordinatedFunction:
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
         if self._training:
             self._strategy.staleness = Staleness()
+            self._most = self._taken * (_FASTEST if self._strategy.pace(data) else 1)
 
     def _next_found(self, data: WorkerPass) -> Logs:
         """Of data whose length nobody knows: Keras is told of an execution when it has landed with a step in it."""
@@ -115,6 +129,8 @@ class CoordinatedFunction:
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`."""
+        if self._training:
+            refuse_one_batch(self._strategy.update)
         if self._options.fixed_steps > 1:
             raise ValueError(
                 "train_on_batch trains on one batch, which is less than an optimizer step. Expected: no gradient "
@@ -134,7 +150,9 @@ class CoordinatedFunction:
             self._begin_batches(batches, data.spec)
             begun = len(batches)
         else:
-            work = data.begin(count, always=self._left is None or self._left % self._taken == 0)
+            work = data.begin(
+                count if data.is_measured else self._most, always=self._left is None or self._left % self._taken == 0
+            )
             work.number = self._number()
             self._begin_lease(data.data, work)
             begun = work.steps
@@ -155,12 +173,12 @@ class CoordinatedFunction:
         )
 
     def _number(self) -> int:
-        """Of the next execution, where several make an optimizer step."""
-        return self._rounds.begin() if self._rounds is not None else 0
+        """Of the next execution, where several make an optimizer step; otherwise of the `fit`."""
+        return self._rounds.begin() if self._rounds is not None else self._fit
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
-            self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._taken)
+            self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._most)
         function = self._functions[data.name]
 
         def arguments(worker: int) -> tuple[Any] | None:
@@ -178,6 +196,7 @@ class CoordinatedFunction:
             self._strategy.reported_steps += steps
             late = None if self._rounds is None else self._rounds.landed(number, steps, function.pushes)
             logs = self._strategy.note_pushes(pushes, late if steps else None, logs)
+            self._strategy.count_steps(self._model.optimizer, steps)
         if steps:
             self._untold += -(-steps // self._steps)
             if self._latest is None:

@@ -7,6 +7,7 @@ on the chief: report -> added to the metrics' variables -> logs
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -88,6 +89,9 @@ class WorkerFunction:
         self._name = f"tfdist/function/{next(_numbers)}"
         self._accumulation = _accumulation(step.options, f"{self._name}/gradients")
         self.pushes = strategy.pushes_of(model, self._name) if step.training else None
+        self._local = (
+            None if self.pushes is None else strategy.local_training(model, self.pushes, self._read, self._name)
+        )
 
     @classmethod
     def of_batches(cls, step: KerasStep, spec: Any, count: int) -> WorkerFunction:
@@ -127,6 +131,8 @@ class WorkerFunction:
         with function_of_worker(), on_worker(sums, self._name, replicas) as totals:
             if self.pushes is not None:
                 self.pushes.begin(number)
+            if self._local is not None:
+                self._local.begin(number)
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
             apply = tf.autograph.experimental.do_not_convert(lambda: self._apply(worker))
@@ -135,6 +141,8 @@ class WorkerFunction:
             sends = bool(self._metrics.updated)
             steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends, updates))
             updates.end(steps.done)
+            if self._local is not None:
+                self._local.finish()
             counts = [] if self.pushes is None else [self.pushes.report()]
             values = [steps.done, *counts, *steps.others, *(one.total() for one in totals)]
             return self._format.pack(values), steps.sent if sends else []
@@ -143,7 +151,8 @@ class WorkerFunction:
         pull = self._read_variables()
 
         def replica_step(data: Any) -> Values:
-            with hooks.step_scope(WorkerStep(data, worker, pull, self.pushes, self._accumulation)) as step:
+            made = WorkerStep(data, worker, pull, self.pushes, self._accumulation, self._local)
+            with hooks.step_scope(made) as step:
                 if self._strategy.num_replicas_in_sync == 1:
                     return self._logs.split(self._step(data), step.results)
                 with metrics_of_rows_only(self._model, step):
@@ -151,13 +160,16 @@ class WorkerFunction:
                 return averaged(self._logs.split(logs, step.results), step)
 
         after = tf.control_dependencies([pull.version])
-        with after, self._updates.recording(self._metrics.updated), pull.fetch.used():
+        own = contextlib.nullcontext() if self._local is None else self._local.used()
+        with after, self._updates.recording(self._metrics.updated), pull.fetch.used(), own:
             others = self._strategy.run_on_worker(replica_step, batch)[0]
         return [tf.convert_to_tensor(value) for value in others], self._updates.tensors
 
     def _read_variables(self) -> Pull:
         if self.pushes is None:
             return Pull(Fetch(self._read, self._moving), tf.constant(0, tf.int64))
+        if self._local is not None:
+            return Pull(Fetch([], self._moving), tf.constant(0, tf.int64))
         version = self.pushes.read_version()
         with tf.control_dependencies([version]):
             return Pull(Fetch(self._read, self._moving, whole=self.pushes.policy.needs_values), version)
