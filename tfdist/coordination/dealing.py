@@ -10,7 +10,7 @@ import threading
 import time
 from typing import NamedTuple, Protocol
 
-from tfdist.coordination.speeds import Speeds
+from tfdist.coordination.part_sizes import PartSizes
 
 # Executions. Beginning elsewhere costs about as much as a few of them.
 _WORTH_TAKING = 8
@@ -72,16 +72,16 @@ class Paced(InOrder):
     Args:
         num_steps: Of the pass.
         steps: Of a lease, on average.
-        speeds: Of the workers.
+        sizes: Of the workers.
     """
 
-    def __init__(self, num_steps: int, steps: int, speeds: Speeds) -> None:
+    def __init__(self, num_steps: int, steps: int, sizes: PartSizes) -> None:
         super().__init__(num_steps)
-        self._steps, self._speeds = steps, speeds
+        self._steps, self._sizes = steps, sizes
 
     def deal(self, worker: int, count: int) -> Lease:
         """See `Dealer`."""
-        return super().deal(worker, self._speeds.part(worker, self._steps, count))
+        return super().deal(worker, self._sizes.steps(worker, self._steps, count))
 
     @property
     def has_dealt_all(self) -> bool:

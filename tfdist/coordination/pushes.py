@@ -56,7 +56,7 @@ class Pushes:
     """
 
     def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, collects: bool) -> None:
-        self.policy, self._versions, self._optimizer, self._name = policy, versions, optimizer, name
+        self.policy, self._versions, self.optimizer, self._name = policy, versions, optimizer, name
         self.collects = collects
         self._begun = 0
         #: Of the execution that is traced.
@@ -87,7 +87,7 @@ class Pushes:
         staleness = self._take(gradients) - pulled.version
         number, self._begun = self._begun, self._begun + 1
         name = f"{self._name}/push/{number}"
-        applied = self.policy.apply(Push(gradients, variables, pulled.values, staleness, self._optimizer, update, name))
+        applied = self.policy.apply(Push(gradients, variables, pulled.values, staleness, self.optimizer, update, name))
         self._count(staleness, applied)
 
     def collect(self, gradients: list[Any], variables: list[Any], weight: Any, update: Update) -> None:

@@ -35,6 +35,8 @@ class Rounds:
         #: In which round executions began that have not landed.
         self._under_way: dict[int, int] = {}
         self._arrived: list[int] = []
+        #: Steps behind what has arrived.
+        self._steps = 0
         self._pushes: Pushes | None = None
         self._functions: dict[tuple[int, str, int], Any] = {}
 
@@ -60,6 +62,7 @@ class Rounds:
             self._call(pushes, "drop", [number])
             return late
         self._arrived.append(number)
+        self._steps += steps
         if len(self._arrived) == self._needed:
             self.close()
         return 0
@@ -69,6 +72,8 @@ class Rounds:
         arrived, self._arrived = sorted(self._arrived), []
         if arrived and self._pushes is not None:
             self._call(self._pushes, "apply", arrived)
+            self._strategy.count_steps(self._pushes.optimizer, self._steps)
+        self._steps = 0
         self._round += 1
         self._begun = 0
 

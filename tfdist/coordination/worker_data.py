@@ -20,7 +20,7 @@ from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import DatasetText, is_one_to_one, to_text
 from tfdist.coordination.dealing import Dealer, InOrder, Lease, Paced, Ranges, Streams
 from tfdist.coordination.feeding import Feed
-from tfdist.coordination.speeds import Speeds
+from tfdist.coordination.part_sizes import PartSizes
 from tfdist.data.reading.reader_calls import is_whole, key_of, readers_of
 
 #: Of the description of a dataset; more is data, which the chief sends where it's needed.
@@ -106,7 +106,7 @@ class WorkerPass:
         self.data, self.number = data, number
         self._has_ended = False
         #: Of the workers, and steps of an execution on average; None if all executions have as many.
-        self._pace: tuple[Speeds, int] | None = None
+        self._pace: tuple[PartSizes, int] | None = None
         #: Which it is of the passes over this data that are read, and of all.
         self.epoch = self.id = -1
         self._begun = 0
@@ -140,12 +140,12 @@ class WorkerPass:
         """Whether it's known that there is no other step."""
         return self._has_ended or (self._dealer is not None and self._dealer.has_dealt_all)
 
-    def follow(self, speeds: Speeds, steps: int) -> None:
+    def follow(self, sizes: PartSizes, steps: int) -> None:
         """Give each worker's executions as many steps as it is fast, on average so many; if the length is known."""
         if self.data.num_steps is None:
             return
         if self.steps_per_epoch is None or self.steps_per_epoch >= self.data.num_steps:
-            self._pace = speeds, steps
+            self._pace = sizes, steps
 
     @property
     def is_measured(self) -> bool:
@@ -184,8 +184,8 @@ class WorkerPass:
 
     def _make_dealer(self, count: int, always: bool) -> Dealer:
         if self._pace is not None and self.data.num_steps is not None:
-            speeds, steps = self._pace
-            return Paced(self.data.num_steps, steps, speeds)
+            sizes, steps = self._pace
+            return Paced(self.data.num_steps, steps, sizes)
         if len(self.data.streams) > 1:
             return Streams(len(self.data.streams))
         if always and self.data.is_indexed and self.data.num_steps is not None:
@@ -196,8 +196,8 @@ class WorkerPass:
 class LeasedWork:
     """What an execution reads, decided when a worker begins it."""
 
-    def __init__(self, of_pass: WorkerPass, dealer: Dealer, count: int, speeds: Speeds | None) -> None:
-        self._pass, self._dealer, self._count, self._speeds = of_pass, dealer, count, speeds
+    def __init__(self, of_pass: WorkerPass, dealer: Dealer, count: int, sizes: PartSizes | None) -> None:
+        self._pass, self._dealer, self._count, self._sizes = of_pass, dealer, count, sizes
         #: By which worker, and when.
         self._begun: tuple[int, float] | None = None
         #: How many steps it has, as far as anybody knows.
@@ -223,8 +223,9 @@ class LeasedWork:
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""
-        if self._speeds is not None and self._begun is not None and steps:
+        # The last parts have what is left.
+        if self._sizes is not None and self._begun is not None and not self._pass.has_ended:
             worker, begun_at = self._begun
-            self._speeds.note(worker, steps, time.monotonic() - begun_at)
+            self._sizes.note(worker, time.monotonic() - begun_at)
         if self.lease is not None and steps < self.lease.steps:
             self._pass.end(self.lease)

@@ -23,10 +23,10 @@ from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
 from tfdist.coordination.local_training import LocalTraining
+from tfdist.coordination.part_sizes import PartSizes
 from tfdist.coordination.pushes import Pushes, Versions
 from tfdist.coordination.rounds import Rounds
 from tfdist.coordination.serving import serve, tell_end
-from tfdist.coordination.speeds import Speeds
 from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
 from tfdist.coordination.worker_step import WorkerStep, replica_index
@@ -140,7 +140,7 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         #: The data that was distributed last, and the rows of its batches, which are asked for where they matter.
         self._data: WorkerData | FedData | None = None
         self._batch_rows = 1
-        self._speeds = Speeds()
+        self._sizes = PartSizes()
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
         seed = global_seed()
@@ -242,7 +242,7 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         if not isinstance(self.update, LocalPolicy) or not self.update.follows_speed:
             return False
         if isinstance(data, WorkerPass):
-            data.follow(self._speeds, self.steps_together)
+            data.follow(self._sizes, self.steps_together)
         return True
 
     def count_steps(self, optimizer: Any, steps: int) -> None:

@@ -31,7 +31,7 @@ from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import KerasStep, WorkerFunction
 
-_fits = itertools.count(1)
+_fits, _numbers = itertools.count(1), itertools.count()
 # Times the steps of an average worker, where executions follow their speed.
 _FASTEST = 2
 
@@ -51,7 +51,8 @@ class CoordinatedFunction:
         self._flights: Flights = strategy.flights
         self._steps = int(model.steps_per_execution)
         self._options = strategy.options_of(model.optimizer) if training else AccumulationOptions()
-        self._step = KerasStep(strategy, model, python_function(step), training, self._options)
+        name = f"tfdist/training/{next(_numbers)}"
+        self._step = KerasStep(strategy, model, python_function(step), training, self._options, name)
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
         self._together = max(self._options.fixed_steps, strategy.steps_together) if training else 1
@@ -196,7 +197,8 @@ class CoordinatedFunction:
             self._strategy.reported_steps += steps
             late = None if self._rounds is None else self._rounds.landed(number, steps, function.pushes)
             logs = self._strategy.note_pushes(pushes, late if steps else None, logs)
-            self._strategy.count_steps(self._model.optimizer, steps)
+            if self._rounds is None:
+                self._strategy.count_steps(self._model.optimizer, steps)
         if steps:
             self._untold += -(-steps // self._steps)
             if self._latest is None:

@@ -58,6 +58,7 @@ class KerasStep(NamedTuple):
         call: Its train_step or test_step.
         training: Whether it's the former.
         options: Of gradient accumulation; trivial ones where nothing is trained.
+        name: Of what functions for different data share on a worker, and on the ps.
     """
 
     strategy: Any
@@ -65,6 +66,7 @@ class KerasStep(NamedTuple):
     call: Step
     training: bool
     options: AccumulationOptions
+    name: str
 
 
 class WorkerFunction:
@@ -88,9 +90,9 @@ class WorkerFunction:
         self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/function/{next(_numbers)}"
         self._accumulation = _accumulation(step.options, f"{self._name}/gradients")
-        self.pushes = strategy.pushes_of(model, self._name) if step.training else None
+        self.pushes = strategy.pushes_of(model, step.name) if step.training else None
         self._local = (
-            None if self.pushes is None else strategy.local_training(model, self.pushes, self._read, self._name)
+            None if self.pushes is None else strategy.local_training(model, self.pushes, self._read, step.name)
         )
 
     @classmethod
