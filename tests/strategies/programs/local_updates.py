@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfdist
+from tests.helpers.slow import Slow
 from tests.helpers.tasks import Tasks
-from tests.strategies.programs.updates import Slow
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
 from tfdist.updates import Accumulated, ElasticAveraging, Incremental
@@ -163,7 +163,7 @@ def tallied(cluster: Cluster, policy: Any, *callbacks: Any) -> dict[str, Any]:
     strategy = tfdist.ParameterServerStrategy(cluster, update=policy, data="feed")
     with strategy.scope():
         tally = Tally(size)
-        model = keras.Sequential([keras.Input((1,), dtype="int32"), Slow(), tally])
+        model = keras.Sequential([keras.Input((1,), dtype="int32"), Slow([0.02] * WORKERS), tally])
         # A round's average divides by the workers, a batch's loss by its rows.
         model.compile(keras.optimizers.SGD(float(WORKERS * BATCH)), lambda y_true, y_pred: y_pred)
     x = np.arange(size, dtype="int32")[:, None]
@@ -200,7 +200,7 @@ def paced(cluster: Cluster) -> dict[str, Any]:
     """Of data that workers read, with a slow one among them."""
     strategy = tfdist.ParameterServerStrategy(cluster, update=Incremental(10 * BATCH))
     with strategy.scope():
-        slow = Slow()
+        slow = Slow([0.1, 0.01, 0.01])
         model = keras.Sequential([keras.Input((1,)), slow, keras.layers.Dense(1)])
         model.compile(keras.optimizers.SGD(0.0), "mse")
     x = tf.range(300.0 * BATCH)[:, None]

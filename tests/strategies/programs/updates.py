@@ -16,9 +16,9 @@ import keras
 import tensorflow as tf
 
 import tfdist
+from tests.helpers.slow import Slow
 from tests.helpers.tasks import Tasks
 from tests.strategies.programs.parameter_server_faults import At
-from tfdist._compat import hooks
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
 from tfdist.updates import Async, BoundedStaleness, DelayCompensated, StalenessAware
@@ -26,8 +26,8 @@ from tfdist.updates import Async, BoundedStaleness, DelayCompensated, StalenessA
 WORKERS = 3
 STEPS, EPOCHS = 60, 2
 BOUND = 2
-#: How much longer the first worker's steps take, and the others'.
-SLOW_SECONDS, FAST_SECONDS = 0.1, 0.01
+#: How much longer each worker's steps take.
+SECONDS = [0.1, 0.01, 0.01]
 
 POLICIES = {
     "async": Async(),
@@ -41,29 +41,10 @@ POLICIES = {
 }
 
 
-class Slow(keras.layers.Layer):
-    """Takes its time on the first worker, and counts the steps of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps = self.add_weight(shape=(WORKERS,), initializer="zeros", trainable=False)
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        step = hooks.current_step()
-        if not training or step is None:
-            return inputs
-        self.steps.assign_add(tf.one_hot(step.seed_offset, WORKERS))
-        seconds = tf.where(tf.equal(step.seed_offset, 0), SLOW_SECONDS, FAST_SECONDS)
-        deadline = tf.timestamp() + tf.cast(seconds, tf.float64)
-        waited = tf.while_loop(lambda i: tf.timestamp() < deadline, lambda i: (i + 1,), (tf.constant(0),))[0]
-        with tf.control_dependencies([waited]):
-            return tf.identity(inputs)
-
-
 def fit(cluster: Cluster, policy: Any, *callbacks: Any, steps_per_execution: int = 1, **options: Any) -> dict[str, Any]:
     strategy = tfdist.ParameterServerStrategy(cluster, update=policy, **options)
     with strategy.scope():
-        slow = Slow()
+        slow = Slow(SECONDS)
         model = keras.Sequential([keras.Input((4,)), slow, keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)])
         model.compile(keras.optimizers.Adam(0.01), "mse", steps_per_execution=steps_per_execution)
     x = tf.random.stateless_normal([STEPS * 8, 4], [1, 2])
