@@ -37,6 +37,9 @@ class Tasks:
         if number == signal.SIGKILL:
             self._processes[task].wait(DEADLINE_SECONDS)
 
+    def pid(self, task: Task) -> int:
+        return self._processes[task].pid
+
     def end(self) -> None:
         for process in self._processes.values():
             process.kill()
