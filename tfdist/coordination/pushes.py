@@ -52,17 +52,20 @@ class Pushes:
         versions: Of the job.
         optimizer: Keras optimizer.
         name: Of variables on the worker.
-        collects: Whether the gradients wait on the ps, for an optimizer step of several workers.
+        box: Name of where the gradients wait on the ps for an optimizer step of several workers, whichever of a step's
+            functions they come from; None where each push is a step.
     """
 
-    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, collects: bool) -> None:
+    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, box: str | None) -> None:
         self.policy, self._versions, self._optimizer, self._name = policy, versions, optimizer, name
-        self._collects = collects
+        self._box = box
         self._begun = 0
         #: Of the execution that is traced.
         self._number: tf.Tensor | None = None
         #: Where gradients wait, and what is to be called with their mean, in the order of the step's calls.
         self.collected: list[tuple[Mailbox, Update]] = []
+        #: Functions of the chief for them, made when they are needed.
+        self.on_chief: dict[tuple[str, int], Any] = {}
 
     def begin(self, number: tf.Tensor) -> None:
         """Before the first step of an execution."""
@@ -81,8 +84,8 @@ class Pushes:
             pulled: What they were computed with.
             weight: Of the gradients among those of other workers, a scalar.
         """
-        if self._collects:
-            mailbox = Mailbox(f"{self._name}/box/{len(self.collected)}", gradients, variables)
+        if self._box is not None:
+            mailbox = Mailbox(f"{self._box}/{len(self.collected)}", gradients, variables)
             self.collected.append((mailbox, update))
             mailbox.put(self._number, gradients, weight)
             return

@@ -7,6 +7,7 @@ executions that have ended; before an epoch ends all of them have landed.
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
 from tfdist.strategies.worker_function import KerasStep, WorkerFunction
 
+_steps = itertools.count()
+
 
 class CoordinatedFunction:
     """Train or test function of one model; call it with a pass over data.
@@ -45,7 +48,8 @@ class CoordinatedFunction:
         self._flights: Flights = strategy.flights
         self._steps = int(model.steps_per_execution)
         self._options = strategy.options_of(model.optimizer) if training else AccumulationOptions()
-        self._step = KerasStep(strategy, model, python_function(step), training, self._options)
+        name = f"tfdist/step/{next(_steps)}"
+        self._step = KerasStep(strategy, model, python_function(step), training, self._options, name)
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
         self._taken = -(-self._steps // self._options.fixed_steps) * self._options.fixed_steps
@@ -61,6 +65,8 @@ class CoordinatedFunction:
         self._round = 0
         #: Executions with data that landed and that Keras hasn't been told of.
         self._untold = 0
+        #: Whether the logs are an epoch's; a batch's are its losses and metrics.
+        self._is_in_epoch = False
         record_results(model.metrics)
         if training and model.optimizer is not None and model.trainable_variables:
             with strategy.scope():  # what it assigns as it is built must not become part of a step
@@ -96,6 +102,7 @@ class CoordinatedFunction:
     def _begin_epoch(self, data: Feed | WorkerPass) -> None:
         self._data, self._round = data, self._flights.rounds
         self._latest, self._untold, self._ahead = None, 0, 0
+        self._is_in_epoch = True
         steps = data.steps_per_epoch
         # Keras makes whole executions.
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
@@ -108,6 +115,7 @@ class CoordinatedFunction:
             while not (self._flights.is_full(self._pushes) or data.has_ended or self._left == 0):
                 self._begin(data)
             if not len(self._flights):
+                self._flights.end_round()
                 raise StopIteration
             self._flights.take_one()
         self._untold -= 1
@@ -121,9 +129,11 @@ class CoordinatedFunction:
                 f"accumulation. Received: gradient_accumulation_steps={self._options.steps}. Use fit."
             )
         batch = tf.nest.map_structure(as_tensor, batch)
-        self._latest = None
+        self._latest, self._is_in_epoch = None, False
         self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
+        if self._rounds is not None:
+            self._rounds.end()
         return self._latest or {}
 
     def _begin(self, data: Feed | WorkerPass) -> int:
@@ -135,7 +145,6 @@ class CoordinatedFunction:
             begun = len(batches)
         else:
             work = data.begin(count, always=self._left is None or self._left % self._taken == 0)
-            work.number = self._number()
             self._begin_lease(data.data, work)
             begun = work.steps
         if self._left is not None:
@@ -146,7 +155,8 @@ class CoordinatedFunction:
         key = (len(batches), str(spec))
         if key not in self._functions:
             self._functions[key] = WorkerFunction.of_batches(self._step, spec, len(batches))
-        function, number = self._functions[key], self._number()
+        function = self._functions[key]
+        number = self._number(function)
         self._flights.begin(
             function.on_worker,
             lambda worker: (on_chief(np.array([worker, number], np.int64)), *batches),
@@ -154,14 +164,17 @@ class CoordinatedFunction:
             self._pushes,
         )
 
-    def _number(self) -> int:
-        """Of the next execution, where several make an optimizer step."""
-        return self._rounds.begin() if self._rounds is not None else 0
+    def _number(self, function: WorkerFunction) -> int:
+        """Of the next execution, where several make an optimizer step; else 0."""
+        if self._rounds is None or function.pushes is None:
+            return 0
+        return self._rounds.begin(function.pushes)
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
             self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._taken)
         function = self._functions[data.name]
+        work.number = self._number(function)
 
         def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
@@ -176,8 +189,9 @@ class CoordinatedFunction:
         steps, logs, pushes = function.absorb(result)
         if self._training:
             self._strategy.reported_steps += steps
-            late = None if self._rounds is None else self._rounds.landed(number, steps, function.pushes)
-            logs = self._strategy.note_pushes(pushes, late if steps else None, logs)
+            late = None if self._rounds is None or not number else self._rounds.landed(number, steps)
+            noted = self._strategy.note_pushes(pushes, late if steps else None, logs)
+            logs = noted if self._is_in_epoch else logs
         if steps:
             self._untold += -(-steps // self._steps)
             if self._latest is None:

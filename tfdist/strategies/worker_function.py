@@ -57,6 +57,7 @@ class KerasStep(NamedTuple):
         call: Its train_step or test_step.
         training: Whether it's the former.
         options: Of gradient accumulation; trivial ones where nothing is trained.
+        name: Its own.
     """
 
     strategy: Any
@@ -64,6 +65,7 @@ class KerasStep(NamedTuple):
     call: Step
     training: bool
     options: AccumulationOptions
+    name: str
 
 
 class WorkerFunction:
@@ -87,7 +89,7 @@ class WorkerFunction:
         self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/function/{next(_numbers)}"
         self._accumulation = _accumulation(step.options, f"{self._name}/gradients")
-        self.pushes = strategy.pushes_of(model, self._name) if step.training else None
+        self.pushes = strategy.pushes_of(model, self._name, step.name) if step.training else None
 
     @classmethod
     def of_batches(cls, step: KerasStep, spec: Any, count: int) -> WorkerFunction:
