@@ -74,6 +74,16 @@ def test_embeddings_in_shards_as_the_configuration_describes_them():
     assert float(found) > 0.15
 
 
+@pytest.mark.cluster
+def test_a_policy_of_updates_as_the_configuration_describes_it():
+    update = "{name: BoundedStaleness, options: {max_staleness: 4}}"
+    strategy = f"strategy={{name: ParameterServerStrategy, options: {{update: {update}}}}}"
+    done = train("configs/parameter_server.yaml", "epochs=1", strategy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (largest,) = re.findall(r"max_staleness: ([0-9.]+).*val_loss", done.stdout)
+    assert float(largest) <= 4
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "arguments, code, message",

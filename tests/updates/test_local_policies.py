@@ -30,7 +30,7 @@ class Worker:
         self.optimizer = optimizer or keras.optimizers.SGD(0.1)
         self.optimizer.build([centre])
         name = next(_names)
-        self._pushes = Pushes(policy, versions, self.optimizer, name, collects=False)
+        self._pushes = Pushes(policy, versions, self.optimizer, name, box=None)
         self._local = LocalTraining(policy, self._pushes, self.optimizer, [centre], name)
         self._functions: dict[int, Any] = {}
 

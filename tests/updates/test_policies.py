@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdist.updates import Async, BoundedStaleness, DelayCompensated, Policy, Push, StalenessAware
+from tfdist.updates import Async, BoundedStaleness, DelayCompensated, Policy, Push, StalenessAware, Synchronous
 
 pytestmark = pytest.mark.unit
 
@@ -118,11 +118,19 @@ def test_rows_of_embeddings_are_not_moved():
         (lambda: BoundedStaleness(1, "stop"), "when_exceeded='stop'"),
         (lambda: StalenessAware(offset=2), "offset=2"),
         (lambda: DelayCompensated(0.0), "strength=0.0"),
+        (lambda: Synchronous(-1), "backup_workers=-1"),
+        (lambda: Synchronous(0.5), "backup_workers=0.5"),
+        (lambda: Synchronous(3).gradients_per_step(3), "at most 2 can be backup workers. Received: backup_workers=3"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_gradients_of_a_synchronous_step():
+    assert [Synchronous(backup).gradients_per_step(5) for backup in range(5)] == [5, 4, 3, 2, 1]
+    assert Async().gradients_per_step(5) is None
 
 
 def test_only_waiting_holds_up_others():

@@ -5,6 +5,7 @@ A worker that dies and whose execution is made again by another leaves nothing t
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class Mailbox:
     """Of one call of the optimizer in a step; made while a worker's function is traced.
 
     Args:
-        name: Of it, the same in all graphs.
+        name: Of it, the same in all graphs. Gradients of other types lie apart.
         gradients, variables: Tell what it's going to hold.
     """
 
@@ -44,7 +45,8 @@ class Mailbox:
     def _envelope(self, device: str, name: str, gradients: list[Any], places: list[int]) -> Envelope:
         is_sparse = tuple(isinstance(gradients[place], tf.IndexedSlices) for place in places)
         dtypes = [dtype for place in places for dtype in _dtypes(gradients[place])]
-        return Envelope(device, name, tuple(places), is_sparse, (tf.float64, *dtypes))
+        kinds = zlib.crc32("-".join(dtype.name for dtype in dtypes).encode())
+        return Envelope(device, f"{name}/{kinds:08x}", tuple(places), is_sparse, (tf.float64, *dtypes))
 
     def put(self, number: tf.Tensor, gradients: list[Any], weight: tf.Tensor) -> None:
         """On a worker: leave gradients, times their weight."""

@@ -52,17 +52,25 @@ class Pushes:
         versions: Of the job.
         optimizer: Keras optimizer.
         name: Of variables on the worker.
-        collects: Whether the gradients wait on the ps, for an optimizer step of several workers.
+        box: Name of where the gradients wait on the ps for an optimizer step of several workers, whichever of a step's
+            functions they come from; None where each push is a step.
     """
 
-    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, collects: bool) -> None:
+    def __init__(self, policy: Policy, versions: Versions, optimizer: Any, name: str, *, box: str | None) -> None:
         self.policy, self._versions, self.optimizer, self._name = policy, versions, optimizer, name
-        self.collects = collects
+        self._box = box
         self._begun = 0
         #: Of the execution that is traced.
         self._number: tf.Tensor | None = None
         #: Where gradients wait, and what is to be called with their mean, in the order of the step's calls.
         self.collected: list[tuple[Mailbox, Update]] = []
+        #: Functions of the chief for them, made when they are needed.
+        self.on_chief: dict[tuple[str, int], Any] = {}
+
+    @property
+    def collects(self) -> bool:
+        """Whether gradients wait for those of other workers."""
+        return self._box is not None
 
     def begin(self, number: tf.Tensor) -> None:
         """Before the first step of an execution."""
@@ -92,7 +100,7 @@ class Pushes:
 
     def collect(self, gradients: list[Any], variables: list[Any], weight: Any, update: Update) -> None:
         """Leave them on the ps, where the chief takes their mean among all of a round for `update`."""
-        mailbox = Mailbox(f"{self._name}/box/{len(self.collected)}", gradients, variables)
+        mailbox = Mailbox(f"{self._box}/{len(self.collected)}", gradients, variables)
         self.collected.append((mailbox, update))
         mailbox.put(self._number, gradients, weight)
 
@@ -103,9 +111,8 @@ class Pushes:
         return taken
 
     def _take(self, gradients: list[Any]) -> tf.Tensor:
-        with tf.control_dependencies(
-            [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
-        ):
+        flat = [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
+        with tf.control_dependencies(flat):
             return self._versions.take()
 
     def _count(self, staleness: tf.Tensor, applied: tf.Tensor) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tfdist._compat import hooks
-from tfdist._compat.keras_optimizers import accumulation_of, leaves_of, parts_of, strategy_of
+from tfdist._compat.keras_optimizers import accumulation_of, parts_of, strategy_of
 from tfdist.gradients import AccumulationOptions
 from tfdist.log import logger
-from tfdist.updates import LocalPolicy, Policy
 
 
 def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | None) -> None:
@@ -87,29 +86,3 @@ def refuse_jit_and_accumulation(model: Any, options: AccumulationOptions) -> Non
         )
     if model.run_eagerly:
         logger.warning("run_eagerly has no effect under ParameterServerStrategy: steps run on workers, as graphs")
-
-
-def refuse_averages_and_accumulation(policy: LocalPolicy, model: Any, options: AccumulationOptions) -> None:
-    """What makes no sense where each worker trains parameters of its own."""
-    name = type(policy).__name__
-    if options.fixed_steps > 1:
-        raise ValueError(
-            f"Under {name} workers send changes of several steps anyway. Expected: gradient_accumulation_steps=1. "
-            f"Received: gradient_accumulation_steps={options.steps}. Leave it out."
-        )
-    for optimizer in leaves_of(model.optimizer):
-        if optimizer.use_ema:
-            raise ValueError(
-                f"Under {name} the optimizer works on parameters of a worker, not on those that are saved, so it can't "
-                f"average these. Received: use_ema=True in optimizer {optimizer.name!r}. Leave it out, or use another "
-                "policy."
-            )
-
-
-def refuse_one_batch(policy: Policy) -> None:
-    """Where a worker trains on more than that."""
-    if isinstance(policy, LocalPolicy):
-        raise ValueError(
-            f"train_on_batch trains on one batch; under {type(policy).__name__} workers train on several by "
-            "themselves. Use fit."
-        )

@@ -36,14 +36,15 @@ from tfdist.errors import ClusterError
 from tfdist.gradients import AccumulationOptions, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulationSetting
-from tfdist.strategies.checks import (
-    refuse_averages_and_accumulation,
-    refuse_few_steps,
-    refuse_foreign_optimizer,
-    refuse_jit_and_accumulation,
-)
+from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
+from tfdist.strategies.policy_checks import (
+    refuse_accumulated_compensation,
+    refuse_averages_and_accumulation,
+    refuse_idle_workers,
+    refuse_steps_without_round,
+)
 from tfdist.strategies.repeated_steps import RepeatedSteps
 from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
 from tfdist.updates import Async, Incremental, LocalPolicy, Policy
@@ -111,6 +112,9 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         self._logs_staleness = update is not None
         if not isinstance(self.update, Policy):
             raise TypeError(f"update is one of tfdist.updates, such as Async(), or None. Received: update={update!r}.")
+        workers = len(described.addresses("worker"))
+        needed = self.update.gradients_per_step(workers)
+        refuse_idle_workers(self.update, needed, workers, max_in_flight)
         if described.task.type != "chief":
             sys.exit(serve(described, cpus_of_worker(described.task, replicas_per_worker)))
         _compat.install()
@@ -119,16 +123,14 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         compat.use_devices(self, devices_of_workers(described, replicas_per_worker))
         remote_functions.keep_unused()
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
-        workers = len(described.addresses("worker"))
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
         self.flights = Flights(coordinator, described, in_flight, patience_seconds)
         self.flights.waits_at = self.update.waits_at
-        needed = self.update.gradients_per_step(workers)
         #: Optimizer steps of several workers' gradients, where the policy makes them.
         self.rounds = None if needed is None else Rounds(self, needed, workers)
         if self.rounds is not None:
             self.flights.rounds_gate = self.rounds.gate
-            self.flights.on_round_end, self.flights.on_forget = self.rounds.close, self.rounds.forget
+            self.flights.on_round_end, self.flights.on_forget = self.rounds.end, self.rounds.forget
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
@@ -220,11 +222,18 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         self.extended.call_for_each_replica(run)
         return results
 
-    def pushes_of(self, model: Any, name: str) -> Pushes | None:
-        """What takes the gradients of a model's train function; None without an optimizer."""
+    def pushes_of(self, model: Any, name: str, box: str) -> Pushes | None:
+        """What takes the gradients of a function that trains a model; None without an optimizer.
+
+        Args:
+            model: A compiled Keras model.
+            name: Of variables on the worker, the same for all functions of a step.
+            box: Of where gradients wait, likewise.
+        """
         if model.optimizer is None:
             return None
-        return Pushes(self.update, self._versions, model.optimizer, name, collects=self.rounds is not None)
+        box_or_none = None if self.rounds is None else box
+        return Pushes(self.update, self._versions, model.optimizer, name, box=box_or_none)
 
     def local_training(self, model: Any, pushes: Pushes, variables: list[Any], name: str) -> LocalTraining | None:
         """What trains a worker's own parameters; None if the policy has none."""
@@ -281,12 +290,18 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         self.flights.forget()
         refuse_foreign_optimizer(self, model)
         refuse_jit_and_accumulation(model, self.options_of(model.optimizer))
-        if isinstance(self.update, LocalPolicy):
-            refuse_averages_and_accumulation(self.update, model, self.options_of(model.optimizer))
         if data is not None and data.training:
             if isinstance(self.update, Incremental) and self._data is not None:
                 self._batch_rows = data.batch_size or rows_of_batch(self._data)
+            self._refuse_for_policy(model)
             refuse_few_steps(data.num_batches, len(self.worker_indices))
+
+    def _refuse_for_policy(self, model: Any) -> None:
+        refuse_accumulated_compensation(self.update, self.options_of(model.optimizer))
+        if isinstance(self.update, LocalPolicy):
+            refuse_averages_and_accumulation(self.update, model, self.options_of(model.optimizer))
+        elif self.rounds is not None:
+            refuse_steps_without_round(self.update, int(model.steps_per_execution))
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What counts the steps that are made twice."""

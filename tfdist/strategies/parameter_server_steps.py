@@ -26,9 +26,9 @@ from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor, join_parts
 from tfdist.gradients import AccumulationOptions
-from tfdist.strategies.checks import refuse_one_batch
 from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
+from tfdist.strategies.policy_checks import refuse_one_batch
 from tfdist.strategies.worker_function import KerasStep, WorkerFunction
 
 _fits, _numbers = itertools.count(1), itertools.count()
@@ -73,6 +73,8 @@ class CoordinatedFunction:
         self._round = 0
         #: Executions with data that landed and that Keras hasn't been told of.
         self._untold = 0
+        #: Whether the logs are an epoch's; a batch's are its losses and metrics.
+        self._is_in_epoch = False
         record_results(model.metrics)
         if training and model.optimizer is not None and model.trainable_variables:
             with strategy.scope():  # what it assigns as it is built must not become part of a step
@@ -110,6 +112,7 @@ class CoordinatedFunction:
     def _begin_epoch(self, data: Feed | WorkerPass) -> None:
         self._data, self._round = data, self._flights.rounds
         self._latest, self._untold, self._ahead = None, 0, 0
+        self._is_in_epoch = True
         steps = data.steps_per_epoch
         # Keras makes whole executions.
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
@@ -123,6 +126,7 @@ class CoordinatedFunction:
             while not (self._flights.is_full(self._pushes) or data.has_ended or self._left == 0):
                 self._begin(data)
             if not len(self._flights):
+                self._flights.end_round()
                 raise StopIteration
             self._flights.take_one()
         self._untold -= 1
@@ -138,9 +142,11 @@ class CoordinatedFunction:
                 f"accumulation. Received: gradient_accumulation_steps={self._options.steps}. Use fit."
             )
         batch = tf.nest.map_structure(as_tensor, batch)
-        self._latest = None
+        self._latest, self._is_in_epoch = None, False
         self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
+        if self._rounds is not None:
+            self._rounds.end()
         return self._latest or {}
 
     def _begin(self, data: Feed | WorkerPass) -> int:
@@ -154,7 +160,6 @@ class CoordinatedFunction:
             work = data.begin(
                 count if data.is_measured else self._most, always=self._left is None or self._left % self._taken == 0
             )
-            work.number = self._number()
             self._begin_lease(data.data, work)
             begun = work.steps
         if self._left is not None:
@@ -165,7 +170,8 @@ class CoordinatedFunction:
         key = (len(batches), str(spec))
         if key not in self._functions:
             self._functions[key] = WorkerFunction.of_batches(self._step, spec, len(batches))
-        function, number = self._functions[key], self._number()
+        function = self._functions[key]
+        number = self._number(function)
         self._flights.begin(
             function.on_worker,
             lambda worker: (on_chief(np.array([worker, number], np.int64)), *batches),
@@ -173,14 +179,17 @@ class CoordinatedFunction:
             self._pushes,
         )
 
-    def _number(self) -> int:
+    def _number(self, function: WorkerFunction) -> int:
         """Of the next execution, where several make an optimizer step; otherwise of the `fit`."""
-        return self._rounds.begin() if self._rounds is not None else self._fit
+        if self._rounds is None or function.pushes is None:
+            return self._fit
+        return self._rounds.begin(function.pushes)
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
             self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._most)
         function = self._functions[data.name]
+        work.number = self._number(function)
 
         def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
@@ -195,10 +204,13 @@ class CoordinatedFunction:
         steps, logs, pushes = function.absorb(result)
         if self._training:
             self._strategy.reported_steps += steps
-            late = None if self._rounds is None else self._rounds.landed(number, steps, function.pushes)
-            logs = self._strategy.note_pushes(pushes, late if steps else None, logs)
-            if self._rounds is None:
+            late = None
+            if self._rounds is None or function.pushes is None:
                 self._strategy.count_steps(self._model.optimizer, steps)
+            else:
+                late = self._rounds.landed(number, steps)
+            noted = self._strategy.note_pushes(pushes, late if steps else None, logs)
+            logs = noted if self._is_in_epoch else logs
         if steps:
             self._untold += -(-steps // self._steps)
             if self._latest is None:
