@@ -1,7 +1,7 @@
 """Incremental SGD: each worker trains on a part of the data by itself, and the changes are averaged.
 
     tfdist launch --workers=4 --ps=1 examples/incremental_sgd.py
-    tfdist launch --workers=10 --ps=1 examples/incremental_sgd.py --data=mnist --part_records=500 --epochs=30
+    tfdist launch --workers=10 --ps=1 examples/incremental_sgd.py --data=mnist --part_records=1000 --epochs=12
 
 A perceptron on the digits that come with tfdist, or on MNIST. Parameters travel twice for each part, not for each step.
 Without the launcher it starts two workers and a parameter server by itself: python examples/incremental_sgd.py
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--data", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--part_records", type=int, default=128, help="records of which a worker sends the change")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of one worker's step")
-    parser.add_argument("--learning_rate", type=float, default=0.2)
+    parser.add_argument("--learning_rate", type=float, default=0.5)
     parser.add_argument("--epochs", type=int, default=10)
     args = parser.parse_args()
 

@@ -75,13 +75,13 @@ def test_embeddings_in_shards_as_the_configuration_describes_them():
 
 
 @pytest.mark.cluster
-def test_a_policy_of_updates_as_the_configuration_describes_it():
-    update = "{name: BoundedStaleness, options: {max_staleness: 4}}"
-    strategy = f"strategy={{name: ParameterServerStrategy, options: {{update: {update}}}}}"
-    done = train("configs/parameter_server.yaml", "epochs=1", strategy)
+@pytest.mark.parametrize(("name", "largest"), [("async_sgd", 8), ("incremental_sgd", 0)])
+def test_policies_of_updates_as_configurations_describe_them(name, largest):
+    done = train(f"configs/{name}.yaml", "epochs=2")
     assert done.returncode == 0, done.stdout + done.stderr
-    (largest,) = re.findall(r"max_staleness: ([0-9.]+).*val_loss", done.stdout)
-    assert float(largest) <= 4
+    found = re.findall(r"max_staleness: ([0-9.e+]+).*val_loss", done.stdout)
+    assert len(found) == 2
+    assert float(found[-1]) <= largest
 
 
 @pytest.mark.unit

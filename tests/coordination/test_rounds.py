@@ -20,6 +20,7 @@ class Written:
     def __init__(self) -> None:
         self.done: list[tuple[str, list[int]]] = []
         self.on_chief = self
+        self.optimizer = None
 
     def __contains__(self, _: object) -> bool:
         return True
@@ -30,7 +31,8 @@ class Written:
 
 def make(needed: int) -> tuple[Rounds, Written]:
     cluster = SimpleNamespace(addresses=lambda job: [])
-    return Rounds(SimpleNamespace(flights=SimpleNamespace(cluster=cluster)), needed, WORKERS), Written()
+    strategy = SimpleNamespace(flights=SimpleNamespace(cluster=cluster), count_steps=lambda *_: None)
+    return Rounds(strategy, needed, WORKERS), Written()
 
 
 def begin_all(rounds: Rounds, pushes: Any) -> list[int]:

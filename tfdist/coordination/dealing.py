@@ -62,8 +62,10 @@ class InOrder(Dealer):
         with self._lock:
             first = self._next
             self._next += count
-        left = count if self._num_steps is None else self._num_steps - first
-        return Lease(first, max(0, min(count, left)))
+        if self._num_steps is None:
+            return Lease(first, count)
+        first = min(first, self._num_steps)  # there is nothing behind the end that a worker could look for
+        return Lease(first, min(count, self._num_steps - first))
 
 
 class Paced(InOrder):

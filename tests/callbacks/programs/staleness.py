@@ -15,7 +15,8 @@ import keras
 import tensorflow as tf
 
 import tfdist
-from tests.strategies.programs.updates import Slow
+from tests.helpers.slow import Slow
+from tests.strategies.programs.updates import SECONDS
 from tfdist.updates import BoundedStaleness, Synchronous
 
 STEPS, EPOCHS = 40, 3
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
         for name, policy in POLICIES.items():
             strategy = tfdist.ParameterServerStrategy(cluster, update=policy)
             with strategy.scope():
-                model = keras.Sequential([keras.Input((1,)), Slow(), keras.layers.Dense(1)])
+                model = keras.Sequential([keras.Input((1,)), Slow(SECONDS), keras.layers.Dense(1)])
                 model.compile("sgd", "mse")
             histogram = tfdist.callbacks.StalenessHistogram(log_dir=folder / name)
             board = keras.callbacks.TensorBoard(folder / name)
