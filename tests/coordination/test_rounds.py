@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from tfdist.coordination.rounds import Rounds
+from tfdist.errors import TaskLostError
 
 pytestmark = pytest.mark.unit
 
@@ -29,8 +31,18 @@ class Written:
         return lambda numbers: self.done.append((key[0], numbers.numpy().tolist()))
 
 
+class OnGonePs(Written):
+    """As if the ps couldn't be reached."""
+
+    def __getitem__(self, key: tuple[str, int]) -> Any:
+        def fail(numbers: tf.Tensor) -> None:
+            raise tf.errors.UnavailableError(None, None, "failed to connect")
+
+        return fail
+
+
 def make(needed: int) -> tuple[Rounds, Written]:
-    cluster = SimpleNamespace(addresses=lambda job: [])
+    cluster = SimpleNamespace(addresses=lambda job: ["127.0.0.1:1"])  # where nobody listens
     strategy = SimpleNamespace(flights=SimpleNamespace(cluster=cluster), count_steps=lambda *_: None)
     return Rounds(strategy, needed, WORKERS), Written()
 
@@ -76,7 +88,7 @@ def test_what_is_late_is_dropped_and_nothing_else():
     assert len(begin_all(rounds, pushes)) == WORKERS, "it takes part again"
 
 
-def test_more_slow_workers_than_backup_workers_leave_the_round_to_the_others():
+def test_a_round_waits_for_the_quickest_of_more_slow_workers_than_backup_workers():
     rounds, pushes = make(2)
     slow, slower, quick = begin_all(rounds, pushes)
     rounds.landed(quick, 1)
@@ -125,3 +137,10 @@ def test_gradients_of_all_functions_are_cleared_also_those_that_have_not_come():
     rounds.begin(other)
     rounds.forget()
     assert (pushes.done, other.done) == ([("clear", [])], [("clear", [])])
+
+
+def test_a_parameter_server_that_is_gone_is_named():
+    rounds, _ = make(3)
+    rounds.landed(rounds.begin(OnGonePs()), 1)
+    with pytest.raises(TaskLostError, match=r"ps/0 at 127\.0\.0\.1:1"):
+        rounds.close()

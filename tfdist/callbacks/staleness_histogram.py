@@ -21,8 +21,8 @@ class StalenessHistogram(keras.callbacks.Callback):
     """Counts the gradients of each epoch by their staleness, and shows the counts.
 
     A gradient's staleness is the number of others that took their turn between the reading of its parameters and its
-    own turn; under `tfdist.updates.Synchronous`, the rounds by which it was late. 1 or 2 less than the number of
-    executions in flight is usual; more means that some workers are slower than others.
+    own turn; under `tfdist.updates.Synchronous`, the rounds by which it was late. Up to the number of workers is usual;
+    more means that some workers are slower than others.
 
     Only the chief runs `fit`, so that only it writes.
 

@@ -66,11 +66,11 @@ class Rounds:
     def gate(self) -> bool:
         """Whether something has to land before another execution may begin.
 
-        Workers that are still at an earlier round leave the others what the round needs, and no more: who has made his
-        gradient is to be free when the round is closed.
+        A worker that is still at an earlier round counts, so that nobody makes its gradient in its place: that would be
+        late too, and hold up who made it. There are no more of them than backup workers: the others are enough.
         """
         late = sum(begun.round < self._round for begun in self._under_way.values())
-        return self._begun >= max(self._needed, self._workers - late) or len(self._under_way) >= self._workers
+        return self._begun + late >= self._workers
 
     def begin(self, pushes: Pushes) -> int:
         """The number of an execution that begins, with such pushes."""

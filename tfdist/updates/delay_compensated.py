@@ -27,7 +27,8 @@ class DelayCompensated(Policy):
         g <- g + strength / sqrt(m + 1e-7) g * g * (w - w')
 
     Gradients of embeddings, and of variables in shards, are left as they are: of rows that few batches have in common,
-    hardly any has changed since. The parameters travel once more for each push.
+    hardly any has changed since. The parameters travel once more for each push. There is no gradient accumulation with
+    it: micro-batches are computed with parameters of several versions.
 
     Args:
         strength: lambda; the paper takes 0.04 without `adaptive`, 2 with it.

@@ -17,7 +17,7 @@ class Synchronous(Policy):
         w <- w - lr sum_i n_i g_i(w) / sum_i n_i        over the N batches whose gradients came first, n_i their rows
 
     What comes later, of the b slowest, is dropped, and counted in the logs. With `backup_workers=0` all count, and
-    training is that of one device on global batches of N = the number of workers' batches.
+    training is that of one device on global batches of N = the number of workers' batches. An execution has one step.
 
     Args:
         backup_workers: b, from 0 to one less than the number of workers.
