@@ -37,7 +37,7 @@ def extended(path: Path, text: str) -> Path:
 def test_the_shipped_configurations_are_valid(path):
     config = load(path)
     steps = config.strategy.options.get("gradient_accumulation_steps", 1)
-    assert config.batch_size * steps == (256 if path.stem == "two_tower" else 64)
+    assert config.batch_size * steps == {"two_tower": 256, "async_sgd": 32, "incremental_sgd": 16}.get(path.stem, 64)
     assert config.data in (
         Part("../examples/two_tower.py:load_data", {"split": "train"}),
         Part("tfdist.data:digits", {"split": "train", "shuffle": True}),
