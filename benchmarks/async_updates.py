@@ -28,10 +28,9 @@ import tensorflow as tf
 
 import tfdist
 from tests.helpers.slow import Slow
-from tests.helpers.tasks import Tasks
+from tests.helpers.tasks import Tasks, running
 from tests.helpers.tcp_bytes import tcp_bytes
 from tfdist.cluster import Cluster, Task
-from tfdist.cluster.ports import HeldPorts
 from tfdist.updates import (
     Accumulated,
     Async,
@@ -82,17 +81,8 @@ def load() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
 
 def run(name: str, scene: str, epochs: int, learning_rate: float | None) -> dict[str, Any]:
     """One policy in one scene, on a cluster of its own."""
-    with HeldPorts(WORKERS + 2) as held, tempfile.TemporaryDirectory() as folder:
-        chief, ps, *workers = [f"127.0.0.1:{port}" for port in held.ports]
-        cluster = Cluster({"chief": [chief], "worker": workers, "ps": [ps]}, Task("chief", 0))
-        held.release_for_servers()
-        tasks = Tasks(cluster, Path(folder))
-        try:
-            for task in cluster.peers:
-                tasks.start(task)
-            return measured(cluster, tasks, name, scene, epochs, learning_rate)
-        finally:
-            tasks.end()
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), workers=WORKERS, ps=1) as (cluster, tasks):
+        return measured(cluster, tasks, name, scene, epochs, learning_rate)
 
 
 def measured(

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 import tfdist
 from tests.helpers.slow import Slow
-from tests.helpers.tasks import Tasks
+from tests.helpers.tasks import running
+from tests.strategies.programs.parameter_server_faults import At
 from tfdist.cluster import Cluster, Task
-from tfdist.cluster.ports import HeldPorts
 from tfdist.updates import Accumulated, ElasticAveraging, Incremental
 
 BATCH, ROWS, EPOCHS = 8, 300, 2  # 38 batches, the last one of 4
@@ -171,29 +171,10 @@ def tallied(cluster: Cluster, policy: Any, *callbacks: Any) -> dict[str, Any]:
     return {"tally": tally.tally.numpy(), "reported": strategy.reported_steps, "repeated": strategy.repeated_steps}
 
 
-class AtStep(keras.callbacks.Callback):
-    def __init__(self, step: int, action: Callable[[], None]) -> None:
-        super().__init__()
-        self._step, self._action = step, action
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == self._step:
-            self._action()
-
-
 def with_a_worker_killed(folder: Path, run: Callable[[Cluster, Any], dict[str, Any]]) -> dict[str, Any]:
     """For good."""
-    with HeldPorts(4) as held:
-        chief, first, second, ps = [f"127.0.0.1:{port}" for port in held.ports]
-        cluster = Cluster({"chief": [chief], "worker": [first, second], "ps": [ps]}, Task("chief", 0))
-        held.release_for_servers()
-        tasks = Tasks(cluster, folder)
-        try:
-            for task in cluster.peers:
-                tasks.start(task)
-            return run(cluster, AtStep(20, lambda: tasks.signal(Task("worker", 0), signal.SIGKILL)))
-        finally:
-            tasks.end()
+    with running(folder, workers=2, ps=1) as (cluster, tasks):
+        return run(cluster, At(20, lambda: tasks.signal(Task("worker", 0), signal.SIGKILL)))
 
 
 def paced(cluster: Cluster) -> dict[str, Any]:

@@ -25,11 +25,10 @@ import keras
 import tensorflow as tf
 
 import tfdist
-from tests.helpers.tasks import Tasks
+from tests.helpers.tasks import Tasks, running
 from tests.strategies.programs.parameter_server_faults import At
 from tfdist._compat import hooks
 from tfdist.cluster import Cluster, Task
-from tfdist.cluster.ports import HeldPorts
 from tfdist.coordination.mailbox import Mailbox
 from tfdist.errors import TaskLostError
 from tfdist.updates import Synchronous
@@ -148,18 +147,8 @@ def left_in(mailbox: Mailbox) -> int:
 def killable(folder: Path) -> Iterator[tuple[Cluster, Tasks]]:
     """A cluster whose tasks can be killed."""
     folder.mkdir()
-    with HeldPorts(1 + WORKERS + PS) as held:
-        chief, *rest = [f"127.0.0.1:{port}" for port in held.ports]
-        jobs = {"chief": [chief], "worker": rest[:WORKERS], "ps": rest[WORKERS:]}
-        cluster = Cluster(jobs, Task("chief", 0))
-        held.release_for_servers()
-        tasks = Tasks(cluster, folder)
-        try:
-            for task in cluster.peers:
-                tasks.start(task)
-            yield cluster, tasks
-        finally:
-            tasks.end()
+    with running(folder, workers=WORKERS, ps=PS) as job:
+        yield job
 
 
 def without_faults() -> Iterator[tuple[str, dict[str, Any]]]:

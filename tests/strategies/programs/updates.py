@@ -17,10 +17,9 @@ import tensorflow as tf
 
 import tfdist
 from tests.helpers.slow import Slow
-from tests.helpers.tasks import Tasks
+from tests.helpers.tasks import running
 from tests.strategies.programs.parameter_server_faults import At
 from tfdist.cluster import Cluster, Task
-from tfdist.cluster.ports import HeldPorts
 from tfdist.updates import Async, BoundedStaleness, DelayCompensated, StalenessAware
 
 WORKERS = 3
@@ -66,18 +65,9 @@ def fit(cluster: Cluster, policy: Any, *callbacks: Any, steps_per_execution: int
 
 def with_a_worker_killed(folder: Path) -> dict[str, Any]:
     """For good, in the middle of waiting for each other."""
-    with HeldPorts(4) as held:
-        chief, first, second, ps = [f"127.0.0.1:{port}" for port in held.ports]
-        cluster = Cluster({"chief": [chief], "worker": [first, second], "ps": [ps]}, Task("chief", 0))
-        held.release_for_servers()
-        tasks = Tasks(cluster, folder)
-        try:
-            for task in cluster.peers:
-                tasks.start(task)
-            kill = At(STEPS // 3, lambda: tasks.signal(Task("worker", 0), signal.SIGKILL))
-            return fit(cluster, BoundedStaleness(BOUND), kill)
-        finally:
-            tasks.end()
+    with running(folder, workers=2, ps=1) as (cluster, tasks):
+        kill = At(STEPS // 3, lambda: tasks.signal(Task("worker", 0), signal.SIGKILL))
+        return fit(cluster, BoundedStaleness(BOUND), kill)
 
 
 def main(output: Path) -> None:
