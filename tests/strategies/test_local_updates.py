@@ -52,6 +52,14 @@ def test_a_worker_meets_the_centre_every_so_many_steps(results):
     assert results["accumulated"]["pushes"] == results["incremental"]["pushes"] == -(-STEPS // TOGETHER)
 
 
+@pytest.mark.parametrize("name", ["Accumulated", "ElasticAveraging", "Incremental"])
+def test_mixed_precision_and_constraints(results, name):
+    found = results[f"mixed {name}"]
+    assert found["iterations"] == 150
+    assert found["loss"][-1] < found["loss"][0] / 2
+    assert found["norm"] <= 2.0 + 1e-3, "averages of constrained kernels are"
+
+
 @pytest.mark.parametrize("name", ["tally", "tally killed"])
 def test_each_part_counts_once(results, name):
     """Also those of a worker that was killed, which another does again."""

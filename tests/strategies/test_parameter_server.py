@@ -173,6 +173,10 @@ def test_mixed_precision_scales_the_loss_and_counts_steps(of):
     assert (found["iterations"], found["step counter"]) == (30, 30)
 
 
+def test_a_callback_that_evaluates_takes_nothing_away(of):
+    assert of("evaluated_in_between") == {"reported": 40, "iterations": 40}
+
+
 def test_an_interrupted_fit_leaves_no_trace_but_its_steps(of):
     found = of("interrupted")
     assert found["raised"]

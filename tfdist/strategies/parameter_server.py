@@ -287,7 +287,7 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
 
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work, and forget what an interrupted `fit` has left."""
-        self.flights.forget()
+        self._end_flights(model, begins_fit=data is not None and data.training)
         refuse_foreign_optimizer(self, model)
         refuse_jit_and_accumulation(model, self.options_of(model.optimizer))
         if data is not None and data.training:
@@ -309,7 +309,14 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
 
     def check_before_predict(self, model: Any) -> None:
         """Forget what an interrupted `fit` has left."""
-        self.flights.forget()
+        self._end_flights(model, begins_fit=False)
+
+    def _end_flights(self, model: Any, *, begins_fit: bool) -> None:
+        """Wait for all; a callback that evaluates in the middle of an epoch takes nothing away from it."""
+        if hooks.is_fitting(model) and not begins_fit:
+            self.flights.take_all()
+        else:
+            self.flights.forget()
 
     def note_epoch_length(self, data: Any, steps_per_epoch: int | None) -> None:
         """No more begin, even if data goes on."""

@@ -71,7 +71,7 @@ class CoordinatedFunction:
         self._latest: Logs | None = None
         self._data: Any = None
         self._round = 0
-        #: Executions with data that landed and that Keras hasn't been told of.
+        #: Steps that landed and that Keras hasn't been told of.
         self._untold = 0
         #: Whether the logs are an epoch's; a batch's are its losses and metrics.
         self._is_in_epoch = False
@@ -121,15 +121,18 @@ class CoordinatedFunction:
             self._most = self._taken * (_FASTEST if self._strategy.pace(data) else 1)
 
     def _next_found(self, data: WorkerPass) -> Logs:
-        """Of data whose length nobody knows: Keras is told of an execution when it has landed with a step in it."""
-        while not self._untold:
+        """Of data of which nobody knows what executions have: Keras is told of steps when so many have landed."""
+        while self._untold < self._steps:
             while not (self._flights.is_full(self._pushes) or data.has_ended or self._left == 0):
                 self._begin(data)
-            if not len(self._flights):
+            if len(self._flights):
+                self._flights.take_one()
+            elif self._untold:
+                break
+            else:
                 self._flights.end_round()
                 raise StopIteration
-            self._flights.take_one()
-        self._untold -= 1
+        self._untold = max(0, self._untold - self._steps)
         return self._latest or {}
 
     def _on_batch(self, batch: Any) -> Logs:
@@ -212,7 +215,7 @@ class CoordinatedFunction:
             noted = self._strategy.note_pushes(pushes, late if steps else None, logs)
             logs = noted if self._is_in_epoch else logs
         if steps:
-            self._untold += -(-steps // self._steps)
+            self._untold += steps
             if self._latest is None:
                 self._latest = logs
             else:

@@ -190,6 +190,22 @@ def paced(cluster: Cluster) -> dict[str, Any]:
     return {"steps of each worker": slow.steps.numpy(), "reported": strategy.reported_steps}
 
 
+def mixed_precision(cluster: Cluster, policy: Any) -> dict[str, Any]:
+    """Float16 with a loss scale, constraints, moving statistics; two steps an execution."""
+    strategy = tfdist.ParameterServerStrategy(cluster, update=policy)
+    with strategy.scope():
+        limits = keras.constraints.MaxNorm(2.0)
+        first = keras.layers.Dense(8, "tanh", dtype="mixed_float16", kernel_constraint=limits)
+        layers = [first, keras.layers.BatchNormalization(dtype="mixed_float16"), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((4,)), *layers])
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(0.02), initial_scale=1024.0)
+        model.compile(optimizer, "mse", steps_per_execution=2)
+    x = tf.random.stateless_normal([400, 4], [1, 2])
+    data = tf.data.Dataset.from_tensor_slices((x, tf.reduce_sum(x, 1, keepdims=True))).batch(BATCH)
+    loss = model.fit(data, epochs=3, verbose=0).history["loss"]
+    return {"loss": loss, "iterations": int(optimizer.iterations), "norm": np.linalg.norm(first.kernel, axis=0).max()}
+
+
 def refused(cluster: Cluster) -> dict[str, str]:
     """What is said of what can't be."""
     said = {}
@@ -232,6 +248,8 @@ def main(output: Path) -> None:
         results["incremental by hand"] = averaged_by_hand(sgd, TOGETHER, WORKERS, mean_of_steps=False)
         results["tally"] = tallied(cluster, Incremental(2 * BATCH))
         results["refused"] = refused(cluster)
+        for policy in (Accumulated(TOGETHER), ElasticAveraging(ALPHA, EVERY), Incremental(TOGETHER * BATCH)):
+            results[f"mixed {type(policy).__name__}"] = mixed_precision(cluster, policy)
     with tfdist.cluster.local(workers=3, ps=1) as cluster:
         results["paced"] = paced(cluster)
     folder = output.parent

@@ -431,6 +431,26 @@ def mixed_precision(setup: Setup) -> dict[str, Any]:
     }
 
 
+class EvaluateAt(keras.callbacks.Callback):
+    """Evaluates and predicts in the middle of an epoch."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self._batch = batch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == self._batch:
+            self.model.evaluate(ones(5), verbose=0)
+            self.model.predict(ones(3), verbose=0)
+
+
+def evaluated_in_between(setup: Setup) -> dict[str, Any]:
+    """A callback evaluates while executions are in flight."""
+    model = line(setup, Slow())
+    model.fit(ones(40), verbose=0, callbacks=[EvaluateAt(9)])
+    return {"reported": setup.strategy.reported_steps, "iterations": int(model.optimizer.iterations)}
+
+
 def interrupted(setup: Setup) -> dict[str, Any]:
     """A callback raises in the middle of an epoch; then an evaluate, and a fit of ten steps."""
     model = line(setup, Slow(), steps_per_execution=2)
@@ -532,6 +552,7 @@ CHECKS = (
     amounts_of_data,
     weighted_rows,
     mixed_precision,
+    evaluated_in_between,
     interrupted,
     placement,
     refusals,
