@@ -80,6 +80,14 @@ def test_elastic_averaging(centre, versions):
     assert report[:64].sum() == 1
 
 
+def test_a_worker_meets_the_centre_every_so_many_steps_and_is_not_staler_for_its_own_meetings(centre, versions):
+    """0.824, 0.7416; then d = 0.5 (0.7416 - 0.905), and 0.8233 - 0.07416."""
+    values, report = Worker(ElasticAveraging(0.5, 2), centre, versions).execution(5)
+    assert values[2:] == pytest.approx([0.824, 0.7416, 0.74914])
+    assert centre.numpy() == pytest.approx([0.8233])
+    assert report[:3].tolist() == [2, 0, 0], "staleness 0, twice"
+
+
 def test_elastic_averaging_goes_on_in_the_next_execution_and_begins_anew_in_the_next_fit(centre, versions):
     worker = Worker(ElasticAveraging(0.5, 2), centre, versions)
     assert worker.execution(1)[0] + worker.execution(2)[0] == pytest.approx([0.9, 0.81, 0.824])
