@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tfdist.config import ConfigError, Part, load
 from tfdist.config.objects import find, make
+from tfdist.config.training import with_objects
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +37,7 @@ def extended(path: Path, text: str) -> Path:
 def test_the_shipped_configurations_are_valid(path):
     config = load(path)
     steps = config.strategy.options.get("gradient_accumulation_steps", 1)
-    assert config.batch_size * steps == (256 if path.stem == "two_tower" else 64)
+    assert config.batch_size * steps == {"two_tower": 256, "async_sgd": 32, "incremental_sgd": 16}.get(path.stem, 64)
     assert config.data in (
         Part("../examples/two_tower.py:load_data", {"split": "train"}),
         Part("tfdist.data:digits", {"split": "train", "shuffle": True}),
@@ -178,3 +180,39 @@ def test_an_import_that_fails_inside_the_named_module_is_shown_as_it_is(tmp_path
     (tmp_path / "module_with_a_bad_import.py").write_text("import package_that_is_absent")
     with pytest.raises(ModuleNotFoundError, match="package_that_is_absent"):
         find("module_with_a_bad_import:f", "part", tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "described, made",
+    [
+        ("StalenessAware", "StalenessAware(offset=0)"),
+        ({"name": "stalenessaware", "options": {"offset": 1}}, "StalenessAware(offset=1)"),
+        (
+            {"name": "BoundedStaleness", "options": {"max_staleness": 4, "when_exceeded": "drop"}},
+            "BoundedStaleness(max_staleness=4, when_exceeded='drop')",
+        ),
+        ({"name": "tfdist.updates:Synchronous"}, "Synchronous(backup_workers=0)"),
+        (None, "None"),
+    ],
+)
+def test_a_policy_of_updates_is_described_as_other_parts_are(tmp_path, described, made):
+    strategy = Part("ParameterServerStrategy", {"update": described, "data": "feed"})
+    found = with_objects(strategy, tmp_path)
+    assert found.name == strategy.name
+    assert {name: str(value) for name, value in found.options.items()} == {"update": made, "data": "feed"}
+    assert strategy.options["update"] == described, "the configuration stays as it is"
+
+
+@pytest.mark.parametrize(
+    "described, message",
+    [
+        ("BoundedStalenes", "Received: strategy.options.update='BoundedStalenes'. Did you mean 'BoundedStaleness'?"),
+        ({"name": "StalenessAware", "options": {"ofset": 1}}, "Did you mean 'offset'?"),
+        ({"name": "Synchronous", "backup_workers": 1}, "Received: strategy.options.update.backup_workers"),
+        ({"name": "BoundedStaleness", "options": {"max_staleness": -1}}, "Received: max_staleness=-1"),
+        (3, "Received: strategy.options.update=3"),
+    ],
+)
+def test_what_is_no_policy_is_refused(tmp_path, described, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        with_objects(Part("ParameterServerStrategy", {"update": described}), tmp_path)

@@ -16,7 +16,7 @@ _STRATEGIES = {
     "OneDeviceStrategy": "tfdist.strategies.one_device",
     "ParameterServerStrategy": "tfdist.strategies.parameter_server",
 }
-_MODULES = ("callbacks", "cluster", "data", "gradients", "launch")
+_MODULES = ("callbacks", "cluster", "data", "gradients", "launch", "updates")
 
 __all__ = [
     "MirroredStrategy",
@@ -28,6 +28,7 @@ __all__ = [
     "data",
     "gradients",
     "launch",
+    "updates",
 ]
 
 

@@ -74,6 +74,16 @@ def test_embeddings_in_shards_as_the_configuration_describes_them():
     assert float(found) > 0.15
 
 
+@pytest.mark.cluster
+@pytest.mark.parametrize(("name", "largest"), [("async_sgd", 8), ("incremental_sgd", 0)])
+def test_policies_of_updates_as_configurations_describe_them(name, largest):
+    done = train(f"configs/{name}.yaml", "epochs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"max_staleness: ([0-9.e+]+).*val_loss", done.stdout)
+    assert len(found) == 2
+    assert float(found[-1]) <= largest
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "arguments, code, message",

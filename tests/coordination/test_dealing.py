@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tfdist.coordination.dealing import InOrder, Lease, Ranges, Streams
+from tfdist.coordination.dealing import InOrder, Lease, Paced, Ranges, Streams
+from tfdist.coordination.part_sizes import PartSizes
 
 pytestmark = pytest.mark.unit
 
@@ -87,3 +88,16 @@ def test_a_pass_over_streams_ends_with_the_last_of_them():
     dealer = Streams(2)
     assert [dealer.end(Lease(0, 1, stream)) for stream in (1, 1, 0)] == [False, False, True]
     assert dealer.deal(1, 4).steps == 0
+
+
+def test_parts_that_follow_their_workers_speed_cover_the_pass_and_end_at_its_end():
+    """The second worker takes 9 times as long, so it gets sqrt(5 / 9) of what the other does; 20 steps in all."""
+    sizes = PartSizes()
+    sizes.note(0, 1.0)
+    dealer = Paced(20, 4, sizes)
+    sizes.note(1, 9.0)
+    leases = [dealer.deal(worker, 8) for worker in (0, 1, 0, 1, 0)]
+    assert [lease.steps for lease in leases] == [5, 3, 5, 3, 4]
+    assert [lease.first for lease in leases] == [0, 5, 8, 13, 16]
+    assert dealer.has_dealt_all
+    assert dealer.deal(1, 8) == Lease(20, 0), "which a worker can look for"

@@ -65,6 +65,16 @@ def test_parameter_server_launched_and_alone():
 
 
 @pytest.mark.cluster
+def test_asynchronous_and_incremental_sgd():
+    launched = run("-m", "tfdist", "launch", "--workers=3", "--ps=1", "examples/async_sgd.py", "--update=bounded")
+    steps, accuracy = re.findall(r"update: bounded, workers: 3, steps: (\d+), .*accuracy: ([0-9.]+)", launched)[0]
+    assert (int(steps), float(accuracy) > 0.8) == (225, True)
+    alone = run("examples/incremental_sgd.py")
+    steps, accuracy = re.findall(r"workers: 2, steps: (\d+), best accuracy: ([0-9.]+)", alone)[0]
+    assert (int(steps), float(accuracy) > 0.95) == (900, True)
+
+
+@pytest.mark.cluster
 def test_two_towers_find_what_users_take_among_items_in_shards():
     """2,000 users' 38 items in batches of 256 are 296 steps; ten of 462 items drawn at random are 0.022 of them."""
     output = run("-m", "tfdist", "launch", "--workers=2", "--ps=2", "examples/two_tower.py", "--epochs=1")

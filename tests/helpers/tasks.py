@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helpers.cluster_runner import QUIET
 from tfdist.cluster import Cluster, Task
+from tfdist.cluster.ports import HeldPorts
 
 DEADLINE_SECONDS = 60.0
 
@@ -37,7 +40,26 @@ class Tasks:
         if number == signal.SIGKILL:
             self._processes[task].wait(DEADLINE_SECONDS)
 
+    def pid(self, task: Task) -> int:
+        return self._processes[task].pid
+
     def end(self) -> None:
         for process in self._processes.values():
             process.kill()
             process.wait(DEADLINE_SECONDS)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, workers: int, ps: int) -> Iterator[tuple[Cluster, Tasks]]:
+    """A job whose chief is this process, and its other tasks, which end with the context; logs go to `folder`."""
+    with HeldPorts(1 + workers + ps) as held:
+        chief, *rest = [f"127.0.0.1:{port}" for port in held.ports]
+        cluster = Cluster({"chief": [chief], "worker": rest[:workers], "ps": rest[workers:]}, Task("chief", 0))
+        held.release_for_servers()
+        tasks = Tasks(cluster, folder)
+        try:
+            for task in cluster.peers:
+                tasks.start(task)
+            yield cluster, tasks
+        finally:
+            tasks.end()

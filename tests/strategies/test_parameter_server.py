@@ -173,6 +173,10 @@ def test_mixed_precision_scales_the_loss_and_counts_steps(of):
     assert (found["iterations"], found["step counter"]) == (30, 30)
 
 
+def test_a_callback_that_evaluates_takes_nothing_away(of):
+    assert of("evaluated_in_between") == {"reported": 40, "iterations": 40}
+
+
 def test_an_interrupted_fit_leaves_no_trace_but_its_steps(of):
     found = of("interrupted")
     assert found["raised"]
@@ -203,6 +207,13 @@ def test_what_was_made_outside_of_the_scope_is_refused(of):
     assert found["inner optimizer"] == found["optimizer"]
     assert "made outside of the strategy's scope" in found["model"]
     assert found["slope"] == -4 * RATE, "a model made inside trains after that"
+
+
+def test_a_slow_worker_holds_up_no_other(of):
+    """Taken in the order in which they began, there would be three steps of the other's for each of the slow one's."""
+    slow, quick = of("overtakes")["steps"]
+    assert slow + quick == 80
+    assert quick > 4 * slow > 0
 
 
 def test_steps_of_two_workers_overlap(of):

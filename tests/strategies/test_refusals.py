@@ -11,6 +11,7 @@ import tfdist
 from tests.helpers.cluster_runner import ClusterFailed, run_python
 from tests.helpers.setups import WORKERS
 from tfdist.errors import ClusterError
+from tfdist.updates import Synchronous
 
 PROGRAMS = "tests.strategies.programs"
 
@@ -92,3 +93,21 @@ def test_options_of_parameter_servers(option: dict[str, Any], task: str) -> None
     ((name, value),) = option.items()
     with pytest.raises(ValueError, match=f"Received: {name}={value!r}"):
         tfdist.ParameterServerStrategy(tfdist.cluster.Cluster(jobs, tfdist.cluster.Task(task, 0)), **option)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("task", ["chief", "worker", "ps"])
+@pytest.mark.parametrize(
+    ("update", "max_in_flight", "text"),
+    [
+        (Synchronous(), 2, "Expected: max_in_flight of at least 3.*Received: max_in_flight=2. Leave it out"),
+        (Synchronous(3), None, "at most 2 can be backup workers. Received: backup_workers=3"),
+    ],
+    ids=["too few in flight", "too many backup workers"],
+)
+def test_synchronous_steps_on_parameter_servers(update: Any, max_in_flight: int | None, text: str, task: str) -> None:
+    workers = [one for port in (2, 4, 5) for one in address(port)]
+    jobs = {"chief": address(1), "worker": workers, "ps": address(3)}
+    cluster = tfdist.cluster.Cluster(jobs, tfdist.cluster.Task(task, 0))
+    with pytest.raises(ValueError, match=text):
+        tfdist.ParameterServerStrategy(cluster, update=update, max_in_flight=max_in_flight)

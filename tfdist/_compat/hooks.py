@@ -173,6 +173,11 @@ def end_fit(model: Any) -> None:
     model.__dict__.pop("_tfdist_fit", None)
 
 
+def is_fitting(model: Any) -> bool:
+    """Whether a `fit` of the model is under way."""
+    return "_tfdist_fit" in model.__dict__
+
+
 class DataPosition(Protocol):
     """Where a `fit` stands in a data set that can go on from anywhere."""
 

@@ -183,6 +183,55 @@ def parts_of(optimizer: Any) -> list[Any]:
     return [*parts, *(deeper for part in parts for deeper in parts_of(part))]
 
 
+def leaves_of(optimizer: Any) -> list[Any]:
+    """An optimizer, or those inside it, that change variables themselves."""
+    return [one for one in (optimizer, *parts_of(optimizer)) if not parts_of(one)]
+
+
+def slots_of(leaf: Any) -> list[Any]:
+    """Keras variables of an optimizer but its count of steps and its learning rate."""
+    return [one for one in leaf.variables if one is not leaf._iterations and one is not leaf._learning_rate]
+
+
+def step_count_of(leaf: Any) -> Any:
+    """Keras variable that counts an optimizer's steps."""
+    return leaf._iterations
+
+
+@contextlib.contextmanager
+def scheduled_by(counts: dict[Any, tf.Tensor]) -> Iterator[None]:
+    """In here schedules of optimizers' learning rates go by other counts than those of the optimizers' steps."""
+    scheduled = [
+        leaf for leaf in counts if isinstance(leaf._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    ]
+    for leaf in scheduled:
+        object.__setattr__(leaf, "_get_current_learning_rate", functools.partial(leaf._learning_rate, counts[leaf]))
+    try:
+        yield
+    finally:
+        for leaf in scheduled:
+            vars(leaf).pop("_get_current_learning_rate")
+
+
+@contextlib.contextmanager
+def scaled_learning_rate(optimizer: Any, factor: tf.Tensor) -> Iterator[None]:
+    """An optimizer, and those inside it, make steps with this part of their learning rate in here."""
+    leaves = leaves_of(optimizer)
+    for leaf in leaves:
+        rate = leaf._get_current_learning_rate
+
+        def scaled(rate: Callable[[], Any] = rate) -> tf.Tensor:
+            whole = tf.convert_to_tensor(rate())
+            return whole * tf.cast(factor, whole.dtype)
+
+        object.__setattr__(leaf, "_get_current_learning_rate", scaled)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            vars(leaf).pop("_get_current_learning_rate")
+
+
 def all_reduce_sum_gradients(self: Any, grads_and_vars: Any) -> Any:
     """Pass on what `apply` has reduced."""
     if hooks.active_strategy() is None:
@@ -211,8 +260,7 @@ def gradient_accumulation_steps(optimizer: Any) -> int | None:
     Raises:
         ValueError: optimizers that make one step together have different settings.
     """
-    leaves = [one for one in (optimizer, *parts_of(optimizer)) if not parts_of(one)]
-    settings = {one.name: one.gradient_accumulation_steps for one in leaves}
+    settings = {one.name: one.gradient_accumulation_steps for one in leaves_of(optimizer)}
     if len(set(settings.values())) > 1:
         raise ValueError(
             "Optimizers that update together accumulate together. Expected: the same gradient_accumulation_steps on "

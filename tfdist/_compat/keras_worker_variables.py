@@ -152,7 +152,24 @@ def on_worker(variables: list[Any], prefix: str, replicas: int) -> Iterator[list
         yield own
 
 
-def named_variable(shape: Any, dtype: tf.DType, name: str) -> Any:
+class OwnVariable(resource_variable_ops.BaseResourceVariable):
+    """A variable of the worker that Keras' layers and optimizers take for the one on a ps."""
+
+    #: What optimizers find its slots by.
+    _unique_id: str
+
+
+def own_variable(like: Any, name: str) -> Any:
+    """As `named_variable`, to stand for a Keras variable's own: trained in its place."""
+    return named_variable(like.shape, like.dtype, name, like)
+
+
+def centre_of(variables: list[Any]) -> list[Any]:
+    """The variables on the ps of Keras variables that stand for themselves."""
+    return [variable._value for variable in variables]
+
+
+def named_variable(shape: Any, dtype: tf.DType, name: str, like: Any = None) -> Any:
     """A variable in the process that runs the graph, kept under a name between runs; without a value at first.
 
     In all graphs of a function for workers it is one and the same, or TensorFlow would not keep what is done to it in
@@ -163,12 +180,14 @@ def named_variable(shape: Any, dtype: tf.DType, name: str) -> Any:
     if name not in known:
         with graph.as_default():
             handle = tf.raw_ops.VarHandleOp(dtype=dtype, shape=shape, shared_name=name)
-        known[name] = resource_variable_ops.BaseResourceVariable(
-            trainable=False,
+        made = resource_variable_ops.BaseResourceVariable if like is None else OwnVariable
+        known[name] = made(
+            trainable=like is not None,
             shape=tf.TensorShape(shape),
             dtype=dtype,
             handle=handle,
             handle_name=name,
             in_graph_mode=False,
+            **({} if like is None else {"unique_id": like._unique_id}),
         )
     return known[name]

@@ -28,6 +28,7 @@ from tensorflow.python.distribute.sharded_variable import ShardedVariable
 
 from tfdist._compat import hooks
 from tfdist._compat.keras_shard_initializers import ByShard, by_shard
+from tfdist._compat.keras_worker_variables import OwnVariable
 from tfdist._compat.tensorflow_coordinator import CHIEF_CPU
 from tfdist._compat.tensorflow_sharded_variables import Shards, read_rows
 
@@ -191,6 +192,9 @@ class _Placing(parameter_server_strategy_v2.ParameterServerStrategyV2Extended):
             return fn(*args, **kwargs)
 
     def _update(self, var: Any, fn: Any, args: Any, kwargs: Any, group: bool) -> Any:
+        if isinstance(var, OwnVariable):
+            with distribute_lib.UpdateContext(var.device):
+                return fn(var, *args, **kwargs)
         if not isinstance(var, Shards):
             return super()._update(var, fn, args, kwargs, group)
         update = super()._update

@@ -56,6 +56,11 @@ def install() -> None:
     keras_numpy.take = take
 
 
+def is_sharded(variable: Any) -> bool:
+    """Whether a Keras variable is in shards."""
+    return isinstance(variable._value, Shards)
+
+
 def take(x: Any, indices: Any, axis: Any = None) -> Any:
     """Upstream's, which reads no more than rows of a variable that has them looked up."""
     if axis != 0 or not _looks_rows_up(x) or isinstance(indices, tf.SparseTensor):

@@ -72,20 +72,25 @@ def _strategy(config: TrainConfig, folder: Path) -> Any:
         return None
     names = [name for name in tfdist.__all__ if name.endswith("Strategy")]
     known = {name: getattr(tfdist, name) for name in names}
-    return make(_with_partitioner(config.strategy, folder), "strategy", folder, known)
+    return make(with_objects(config.strategy, folder), "strategy", folder, known)
 
 
-def _with_partitioner(strategy: Part, folder: Path) -> Part:
-    """Its `variable_partitioner`, which is an object, is described as other parts are."""
+def with_objects(strategy: Part, folder: Path) -> Part:
+    """Its options that are objects, which are described as other parts are."""
     import tensorflow as tf
 
-    if "variable_partitioner" not in strategy.options:
-        return strategy
-    key, described = "strategy.options.variable_partitioner", strategy.options["variable_partitioner"]
-    part = Part(**check(described, Part, key, "in strategy.options"))
+    import tfdist.updates as updates
+
     partitioners = tf.distribute.experimental.partitioners
-    made = make(part, key, folder, classes_of(partitioners, partitioners.Partitioner))
-    return Part(strategy.name, {**strategy.options, "variable_partitioner": made})
+    kinds = {"variable_partitioner": (partitioners, partitioners.Partitioner), "update": (updates, updates.Policy)}
+    made = {}
+    for name, (module, base) in kinds.items():
+        described = strategy.options.get(name)
+        if described is not None:
+            key = f"strategy.options.{name}"
+            part = Part(**check(described, Part, key, "in strategy.options"))
+            made[name] = make(part, key, folder, classes_of(module, base))
+    return Part(strategy.name, {**strategy.options, **made})
 
 
 def _data(part: Part | None, key: str, config: TrainConfig, folder: Path) -> Any:

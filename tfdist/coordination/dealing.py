@@ -10,6 +10,8 @@ import threading
 import time
 from typing import NamedTuple, Protocol
 
+from tfdist.coordination.part_sizes import PartSizes
+
 # Executions. Beginning elsewhere costs about as much as a few of them.
 _WORTH_TAKING = 8
 
@@ -35,6 +37,11 @@ class Dealer(Protocol):
         """Note that there were fewer steps than leased; whether the pass has ended, which is so if it has one part."""
         return True
 
+    @property
+    def has_dealt_all(self) -> bool:
+        """Whether it knows that no step is left."""
+        return False
+
 
 class InOrder(Dealer):
     """For data that is read from front to back: the next steps, whoever asks.
@@ -55,8 +62,33 @@ class InOrder(Dealer):
         with self._lock:
             first = self._next
             self._next += count
-        left = count if self._num_steps is None else self._num_steps - first
-        return Lease(first, max(0, min(count, left)))
+        if self._num_steps is None:
+            return Lease(first, count)
+        first = min(first, self._num_steps)  # there is nothing behind the end that a worker could look for
+        return Lease(first, min(count, self._num_steps - first))
+
+
+class Paced(InOrder):
+    """As `InOrder`, with leases as long as the worker is fast.
+
+    Args:
+        num_steps: Of the pass.
+        steps: Of a lease, on average.
+        sizes: Of the workers.
+    """
+
+    def __init__(self, num_steps: int, steps: int, sizes: PartSizes) -> None:
+        super().__init__(num_steps)
+        self._steps, self._sizes = steps, sizes
+
+    def deal(self, worker: int, count: int) -> Lease:
+        """See `Dealer`."""
+        return super().deal(worker, self._sizes.steps(worker, self._steps, count))
+
+    @property
+    def has_dealt_all(self) -> bool:
+        """See `Dealer`."""
+        return self._num_steps is not None and self._next >= self._num_steps
 
 
 class Streams(Dealer):

@@ -33,6 +33,10 @@ class FedData:
         """Of a batch."""
         return self.dataset.element_spec
 
+    def read_here(self) -> tf.data.Dataset:
+        """The batches in this process."""
+        return self.dataset.map(lambda *batch: tf.nest.map_structure(without_optional, batch))
+
     def __iter__(self) -> Iterator[Any]:
         feed = Feed(self.dataset, self.steps_per_epoch)
         self._on_pass(feed)

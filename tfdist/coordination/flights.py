@@ -1,4 +1,4 @@
-"""Executions in flight: handed to the coordinator, run on whichever worker is free, their results taken in turn.
+"""Executions in flight: handed to the coordinator, run on whichever worker is free, their results taken as they land.
 
 A worker that dies loses nothing: TensorFlow's coordinator runs the function again elsewhere. Its effect on the
 variables may then have happened twice, its result is taken once.
@@ -6,7 +6,6 @@ variables may then have happened twice, its result is taken once.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import queue
 import time
@@ -57,6 +56,8 @@ class Flight:
         self.on_result = on_result
         #: Gives the result in this process, None while there is none.
         self.result: Callable[[], Any] | None = None
+        #: How many it makes, and how many of those that began before it had landed then.
+        self.pushes = self.pushes_landed_before = 0
         #: When it began last, and on which worker.
         self.begun_at: float | None = None
         self.worker: int | None = None
@@ -107,42 +108,70 @@ class Flights:
         self._coordinator, self.cluster, self.limit = coordinator, cluster, limit
         self._patience_seconds = patience_seconds
         self._landed: queue.SimpleQueue[Flight] = queue.SimpleQueue()
-        self._in_order: collections.deque[Flight] = collections.deque()
+        #: In the order in which they began.
+        self._under_way: list[Flight] = []
+        self._looked_at = 0.0
         self._busy: set[int] = set()
         #: Since when no execution has landed because workers say that they don't reach a ps.
         self._ps_missed_since: float | None = None
         compat.doubt_ps_failures(coordinator, self._are_ps_there)
         self._limited_at = -_LIMIT_EVERY_SECONDS
+        #: Of the policy, see `tfdist.updates.Policy`.
+        self.waits_at: int | None = None
+        self._pushes_begun = 0
+        #: Says whether an execution that trains has to wait for others.
+        self.rounds_gate: Callable[[], bool] | None = None
+        #: Called when what has landed is to be forgotten, and when all have landed.
+        self.on_forget: Callable[[], None] = lambda: None
+        self.on_round_end: Callable[[], None] = lambda: None
         #: How many epochs have ended.
         self.rounds = 0
 
     def __len__(self) -> int:
-        return len(self._in_order)
+        return len(self._under_way)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether one has to land before the next may begin."""
-        return len(self._in_order) >= self.limit
+    def is_full(self, pushes: int = 0) -> bool:
+        """Whether one has to land before the next, with so many pushes, may begin."""
+        if pushes and self.rounds_gate is not None and self.rounds_gate():
+            return True
+        return len(self._under_way) >= self.limit or self._would_age(pushes)
 
-    def begin(self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object]) -> None:
-        """Hand one to the coordinator; see `Flight`."""
+    def _would_age(self, pushes: int) -> bool:
+        """Whether with these the staleness of a push could exceed what the policy waits at.
+
+        Between reading and applying of an execution's step come, at most, the pushes of executions that had not landed
+        when it began, and of those that have begun since.
+        """
+        if self.waits_at is None or not self._under_way:
+            return False
+        flying = [one for one in self._under_way if one.result is None]
+        landed = self._pushes_begun - sum(one.pushes for one in flying)
+        others = [self._pushes_begun - one.pushes_landed_before - one.pushes for one in flying]
+        return max([self._pushes_begun - landed, *(other + pushes for other in others)]) > self.waits_at
+
+    def begin(
+        self, function: Any, arguments: Callable[[int], Any], on_result: Callable[[Any], object], pushes: int = 0
+    ) -> None:
+        """Hand one to the coordinator, which makes at most so many pushes; see `Flight`."""
         function = compat.cancelable(self._coordinator, function)
         flight = Flight(function, arguments, on_result, self._landed, self._busy, self._schedule)
-        self._in_order.append(flight)
+        flight.pushes = pushes
+        flight.pushes_landed_before = self._pushes_begun - sum(one.pushes for one in self._under_way if not one.result)
+        self._pushes_begun += pushes
+        self._under_way.append(flight)
         with self._failing():
             self._schedule(flight)
 
     def _schedule(self, flight: Flight) -> None:
         compat.schedule(self._coordinator, flight.run)
 
-    def take_first(self) -> None:
-        """Wait for the one that began first, and hand its result on."""
+    def take_one(self) -> None:
+        """Wait until one lands, whichever it is, and hand its result on."""
         self._limit_silence()
-        first = self._in_order[0]
-        while first.result is None:
-            self._wait()
-        self._in_order.popleft()
-        first.on_result(first.result())
+        flight = self._next_landed()
+        self._under_way.remove(flight)
+        if flight.result is not None:
+            flight.on_result(flight.result())
 
     def _are_ps_there(self) -> bool:
         """Asked when a worker did not reach one: whether that may be the worker's own trouble."""
@@ -165,12 +194,13 @@ class Flights:
 
     def take_all(self) -> None:
         """Wait until none is in flight."""
-        while self._in_order:
-            self.take_first()
+        while self._under_way:
+            self.take_one()
 
     def end_round(self) -> None:
         """Wait until none is in flight; what begins then is an epoch of its own."""
         self.take_all()
+        self.on_round_end()
         self.rounds += 1
         # A worker that is still at an execution, which another made in its place, may not answer.
         if not self._busy and self._listen("worker"):
@@ -178,32 +208,47 @@ class Flights:
 
     def forget(self) -> None:
         """Wait until none is in flight, and drop the results; of a `fit` that was interrupted."""
-        for flight in self._in_order:
+        for flight in self._under_way:
             flight.on_result = lambda _: None
+        self.take_all()
+        self.on_forget()
         self.end_round()
 
-    def _wait(self) -> None:
-        """Until one lands; raises what the job has failed with."""
+    def _next_landed(self) -> Flight:
+        """Waits for it; raises what the job has failed with."""
         while True:
-            try:
-                self._landed.get(timeout=_LOOK_EVERY_SECONDS)
+            self._look()
+            with contextlib.suppress(queue.Empty):
+                flight = self._landed.get(timeout=_LOOK_EVERY_SECONDS)
                 self._ps_missed_since = None
-                return
-            except queue.Empty:
-                self._limit_silence()
-                with self._failing():
-                    self._coordinator.done()
-                self._begin_again(self._in_order[0])
+                # One that two workers made lands twice; one that was forgotten lands too.
+                if flight in self._under_way:
+                    return flight
 
-    def _begin_again(self, flight: Flight) -> None:
-        """Have another worker make an execution that takes too long: its worker is stopped, or out of reach."""
-        if flight.begun_at is None or time.monotonic() - flight.begun_at < self._patience_seconds:
+    def _look(self) -> None:
+        """Now and then, also while others land."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_EVERY_SECONDS:
             return
+        self._looked_at = now
+        self._limit_silence()
+        with self._failing():
+            self._coordinator.done()
+        for flight in self._under_way:
+            if (
+                flight.result is None
+                and flight.begun_at is not None
+                and now - flight.begun_at >= self._patience_seconds
+            ):
+                self._begin_again(flight, now - flight.begun_at)
+
+    def _begin_again(self, flight: Flight, seconds: float) -> None:
+        """Have another worker make an execution that takes too long: its worker is stopped, or out of reach."""
         logger.warning(
             "worker %d has been at an execution for %.0f s: another worker begins it too. If it only takes long, raise "
             "patience_seconds",
             flight.worker,
-            time.monotonic() - flight.begun_at,
+            seconds,
         )
         flight.begun_at = None
         self._schedule(flight)
@@ -215,5 +260,5 @@ class Flights:
             with explained(self.cluster):
                 yield
         except Exception:
-            self._in_order.clear()
+            self._under_way.clear()
             raise

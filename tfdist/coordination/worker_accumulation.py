@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat.keras_worker_variables import named_variable
+from tfdist.coordination.pushes import Pulled, Pushes
 
 Update = Callable[[list[Any], list[Any]], None]
 
@@ -85,9 +86,29 @@ class WorkerAccumulation:
         self._name, self._dtype = name, dtype
         self._parts: list[_Part] = []
 
-    def add(self, gradients: list[Any], variables: list[Any], update: Update, weight: tf.Tensor, divisor: Any) -> None:
-        """Add one micro-batch's; called when Keras' step would apply them."""
+    def add(
+        self,
+        gradients: list[Any],
+        variables: list[Any],
+        update: Update,
+        weight: tf.Tensor,
+        divisor: Any,
+        version: tf.Tensor,
+    ) -> None:
+        """Add one micro-batch's; called when Keras' step would apply them.
+
+        Args:
+            gradients: One a variable.
+            variables: Keras variables.
+            update: Applies them.
+            weight: Of the gradients.
+            divisor: What to add to the sum of weights.
+            version: At which the variables were read.
+        """
         number = len(self._parts)
+        oldest = self._version()
+        known = oldest.read_value()
+        oldest.assign(tf.where(known < 0, version, known), read_value=False)
         pairs = zip(gradients, variables, strict=True)
         sums = [self._sum(f"{number}/{i}", gradient, variable) for i, (gradient, variable) in enumerate(pairs)]
         for one, gradient in zip(sums, gradients, strict=True):
@@ -106,19 +127,24 @@ class WorkerAccumulation:
     def _weight(self, number: int) -> Any:
         return named_variable([], tf.float64, f"{self._name}/{number}/weight")
 
+    def _version(self) -> Any:
+        return named_variable([], tf.int64, f"{self._name}/version")
+
     def clear(self) -> None:
         """Begin anew; what a worker that was interrupted has left is forgotten."""
+        self._version().assign(-1, read_value=False)
         for number, part in enumerate(self._parts):
             self._weight(number).assign(0.0, read_value=False)
             for one in part.sums:
                 if one is not None:
                     one.clear()
 
-    def apply(self) -> None:
+    def apply(self, pushes: Pushes) -> None:
         """An optimizer step with the mean of all that was added; in replica context."""
+        version = self._version().read_value()
         for number, part in enumerate(self._parts):
             weight = self._weight(number).read_value()
             pairs = zip(part.sums, part.variables, strict=True)
             means = [None if one is None else one.mean(weight, tf.as_dtype(v.dtype)) for one, v in pairs]
-            part.update(means, part.variables)
+            pushes.push(means, part.variables, Pulled(version, [None] * len(means)), weight, part.update)
         self.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +18,9 @@ import tensorflow as tf
 
 from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import DatasetText, is_one_to_one, to_text
-from tfdist.coordination.dealing import Dealer, InOrder, Lease, Ranges, Streams
+from tfdist.coordination.dealing import Dealer, InOrder, Lease, Paced, Ranges, Streams
 from tfdist.coordination.feeding import Feed
+from tfdist.coordination.part_sizes import PartSizes
 from tfdist.data.reading.reader_calls import is_whole, key_of, readers_of
 
 #: Of the description of a dataset; more is data, which the chief sends where it's needed.
@@ -82,6 +84,10 @@ class WorkerData:
         pairs = zip(self.texts, self.seeds(number), strict=True)
         return [text.open(tf.constant(text.filling(seeds))) for text, seeds in pairs]
 
+    def read_here(self) -> tf.data.Dataset:
+        """Batches of the first stream in this process."""
+        return self.streams_here(0)[0]
+
     def __iter__(self) -> WorkerPass:
         new = WorkerPass(self, next(self._passes))
         self._on_pass(new)
@@ -98,7 +104,9 @@ class WorkerPass:
 
     def __init__(self, data: WorkerData, number: int) -> None:
         self.data, self.number = data, number
-        self.has_ended = False
+        self._has_ended = False
+        #: Of the workers, and steps of an execution on average; None if all executions have as many.
+        self._pace: tuple[PartSizes, int] | None = None
         #: Which it is of the passes over this data that are read, and of all.
         self.epoch = self.id = -1
         self._begun = 0
@@ -125,12 +133,24 @@ class WorkerPass:
     def end(self, lease: Lease) -> None:
         """Note that there were fewer steps than leased."""
         if self._dealer is not None:
-            self.has_ended = self._dealer.end(lease)
+            self._has_ended = self._dealer.end(lease)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it's known that there is no other step."""
+        return self._has_ended or (self._dealer is not None and self._dealer.has_dealt_all)
+
+    def follow(self, sizes: PartSizes, steps: int) -> None:
+        """Give each worker's executions as many steps as it is fast, on average so many; if the length is known."""
+        if self.data.num_steps is None:
+            return
+        if self.steps_per_epoch is None or self.steps_per_epoch >= self.data.num_steps:
+            self._pace = sizes, steps
 
     @property
     def is_measured(self) -> bool:
-        """Whether it's known beforehand if there is a next step."""
-        return self.data.num_steps is not None or self.data.is_endless
+        """Whether it's known beforehand if there is a next step, and what executions have which."""
+        return self._pace is None and (self.data.num_steps is not None or self.data.is_endless)
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -152,15 +172,20 @@ class WorkerPass:
             self.epoch, self.id = next(self.data.epochs), next(_ids)
             # Once, and here: in the coordinator's threads it would be an operation on the worker for every execution.
             self._seeds = self.data.seeds(self.number)
-        if self.has_ended or (self.data.num_steps is not None and self._begun >= self.data.num_steps):
+        if self.has_ended or (
+            self.is_measured and not self.data.is_endless and self._begun >= (self.data.num_steps or 0)
+        ):
             raise StopIteration
-        work = LeasedWork(self, self._dealer, count)
+        work = LeasedWork(self, self._dealer, count, self._pace and self._pace[0])
         left = count if self.data.num_steps is None else self.data.num_steps - self._begun
         work.steps = min(count, left)
         self._begun += count
         return work
 
     def _make_dealer(self, count: int, always: bool) -> Dealer:
+        if self._pace is not None and self.data.num_steps is not None:
+            sizes, steps = self._pace
+            return Paced(self.data.num_steps, steps, sizes)
         if len(self.data.streams) > 1:
             return Streams(len(self.data.streams))
         if always and self.data.is_indexed and self.data.num_steps is not None:
@@ -171,26 +196,36 @@ class WorkerPass:
 class LeasedWork:
     """What an execution reads, decided when a worker begins it."""
 
-    def __init__(self, of_pass: WorkerPass, dealer: Dealer, count: int) -> None:
-        self._pass, self._dealer, self._count = of_pass, dealer, count
+    def __init__(self, of_pass: WorkerPass, dealer: Dealer, count: int, sizes: PartSizes | None) -> None:
+        self._pass, self._dealer, self._count, self._sizes = of_pass, dealer, count, sizes
+        #: By which worker, and when.
+        self._begun: tuple[int, float] | None = None
         #: How many steps it has, as far as anybody knows.
         self.steps = count
         self.lease: Lease | None = None
+        #: Of the execution.
+        self.number = 0
         self._lock = threading.Lock()
 
     def message(self, worker: int) -> bytes | None:
-        """What the worker is told: its index, pass, epoch, then the lease's fields, each int64; then seeds.
+        """What the worker is told: its index, execution, pass, epoch, then the lease's fields, each int64; then seeds.
 
         None if another worker had better make these steps.
         """
         with self._lock:
+            # Of a part that is done again nobody knows how long it took.
+            self._begun = (worker, time.monotonic()) if self.lease is None else None
             self.lease = self.lease or self._dealer.deal(worker, self._count)
         if self.lease is None:
             return None
-        numbers = np.array([worker, self._pass.id, self._pass.epoch, *self.lease], "<i8")
+        numbers = np.array([worker, self.number, self._pass.id, self._pass.epoch, *self.lease], "<i8")
         return numbers.tobytes() + self._pass.filling(self.lease.stream)
 
     def landed(self, steps: int) -> None:
         """How many steps the worker found."""
+        # The last parts have what is left.
+        if self._sizes is not None and self._begun is not None and not self._pass.has_ended:
+            worker, begun_at = self._begun
+            self._sizes.note(worker, time.monotonic() - begun_at)
         if self.lease is not None and steps < self.lease.steps:
             self._pass.end(self.lease)

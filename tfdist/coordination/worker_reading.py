@@ -18,7 +18,7 @@ from tfdist._compat.tensorflow_worker_datasets import DatasetText, NamedIterator
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.data.reading.reader_calls import SEEK
 
-_NUMBERS_BYTES = 48
+_NUMBERS_BYTES = 56
 #: Steps of indexed data; beyond, opening it anew is quicker.
 _MOST_SKIPPED = 32
 
@@ -34,7 +34,8 @@ class WorkerReading:
     def __init__(self, data: WorkerData, message: tf.Tensor) -> None:
         self._data = data
         numbers = tf.io.decode_raw(tf.strings.substr(message, 0, _NUMBERS_BYTES), tf.int64)
-        worker, self._pass, self._epoch, self._first, self.count, self._stream = (numbers[i] for i in range(6))
+        worker, self.number, *rest = (numbers[i] for i in range(7))
+        self._pass, self._epoch, self._first, self.count, self._stream = rest
         self.worker = tf.cast(worker, tf.int32)
         self._filling = tf.strings.substr(message, _NUMBERS_BYTES, -1)
         self._iterator = NamedIterator(data.name, data.element_spec)

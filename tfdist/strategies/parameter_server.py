@@ -8,32 +8,46 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat import tensorflow_remote_functions as remote_functions
+from tfdist._compat.keras_optimizers import leaves_of, step_count_of
 from tfdist._compat.tensorflow import global_seed
 from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
+from tfdist.coordination.local_training import LocalTraining
+from tfdist.coordination.part_sizes import PartSizes
+from tfdist.coordination.pushes import Pushes, Versions
+from tfdist.coordination.rounds import Rounds
 from tfdist.coordination.serving import serve, tell_end
+from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
 from tfdist.coordination.worker_step import WorkerStep, replica_index
 from tfdist.coordination.worker_streams import DistributedStreams, check_streams
 from tfdist.data.rows import shard_policy, slice_rows
 from tfdist.errors import ClusterError
-from tfdist.gradients import AccumulationOptions, Steps
+from tfdist.gradients import AccumulationOptions, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulationSetting
 from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
+from tfdist.strategies.policy_checks import (
+    refuse_accumulated_compensation,
+    refuse_averages_and_accumulation,
+    refuse_idle_workers,
+    refuse_steps_without_round,
+)
 from tfdist.strategies.repeated_steps import RepeatedSteps
 from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
+from tfdist.updates import Async, Incremental, LocalPolicy, Policy
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
@@ -52,14 +66,16 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         variable_partitioner: how variables are cut into shards, such as
             `tf.distribute.experimental.partitioners.MinSizePartitioner`; None leaves them whole.
+        update: how a gradient meets the parameters, one of `tfdist.updates`; None is `Async()`. If it's given, the
+            logs have the staleness of gradients.
         gradient_accumulation_steps: batches (micro-batches) that a worker adds up to an optimizer step, or
             `tfdist.gradients.AccumulationOptions`.
         replicas_per_worker: devices of each worker that share its batches, row by row, and push one gradient; None is
             all GPUs that a worker has, or its CPU. Without GPUs the CPU is cut into as many devices.
         data: who reads the data: "worker", each worker its part; "feed", the chief, which sends batches to the workers;
             "auto", the workers what any process can read, the chief the rest.
-        max_in_flight: executions that may be under way at once, which bounds how old the variables can be that a
-            gradient was computed with; None is two a worker. With 1, training is that of one device.
+        max_in_flight: executions that may be under way at once; None is two a worker. With 1, training is that of one
+            device.
         patience_seconds: how long an execution may take before another worker begins it too, since its own may have
             been stopped or cut off; its gradients are then applied twice if it comes back.
 
@@ -80,6 +96,7 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         variable_partitioner: Callable[..., Any] | None = None,
+        update: Policy | None = None,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         replicas_per_worker: int | None = None,
         data: str = "auto",
@@ -91,6 +108,13 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         if data not in _DATA:
             raise ValueError(f"data is one of {', '.join(map(repr, _DATA))}. Received: data={data!r}.")
         self._accumulation = AccumulationOptions.of(gradient_accumulation_steps)
+        self.update = Async() if update is None else update
+        self._logs_staleness = update is not None
+        if not isinstance(self.update, Policy):
+            raise TypeError(f"update is one of tfdist.updates, such as Async(), or None. Received: update={update!r}.")
+        workers = len(described.addresses("worker"))
+        needed = self.update.gradients_per_step(workers)
+        refuse_idle_workers(self.update, needed, workers, max_in_flight)
         if described.task.type != "chief":
             sys.exit(serve(described, cpus_of_worker(described.task, replicas_per_worker)))
         _compat.install()
@@ -99,14 +123,26 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         compat.use_devices(self, devices_of_workers(described, replicas_per_worker))
         remote_functions.keep_unused()
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
-        workers = len(described.addresses("worker"))
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
         self.flights = Flights(coordinator, described, in_flight, patience_seconds)
+        self.flights.waits_at = self.update.waits_at
+        #: Optimizer steps of several workers' gradients, where the policy makes them.
+        self.rounds = None if needed is None else Rounds(self, needed, workers)
+        if self.rounds is not None:
+            self.flights.rounds_gate = self.rounds.gate
+            self.flights.on_round_end, self.flights.on_forget = self.rounds.end, self.rounds.forget
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
         self.reported_steps = self.repeated_steps = 0
+        self._versions = Versions(self)
+        #: Of the pushes of the epoch.
+        self.staleness = Staleness()
         self._pass: Feed | WorkerPass | None = None
+        #: The data that was distributed last, and the rows of its batches, which are asked for where they matter.
+        self._data: WorkerData | FedData | None = None
+        self._batch_rows = 1
+        self._sizes = PartSizes()
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
         seed = global_seed()
@@ -136,6 +172,10 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         return DistributedStreams(streams, self._distribute)
 
     def _distribute(self, streams: list[tf.data.Dataset]) -> WorkerData | FedData:
+        self._data = self._distributed(streams)
+        return self._data
+
+    def _distributed(self, streams: list[tf.data.Dataset]) -> WorkerData | FedData:
         reason = "it is arrays in the chief's memory"
         if self._reading == "worker" or (self._reading == "auto" and not _is_keras_array(streams[0])):
             try:
@@ -182,6 +222,60 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         self.extended.call_for_each_replica(run)
         return results
 
+    def pushes_of(self, model: Any, name: str, box: str) -> Pushes | None:
+        """What takes the gradients of a function that trains a model; None without an optimizer.
+
+        Args:
+            model: A compiled Keras model.
+            name: Of variables on the worker, the same for all functions of a step.
+            box: Of where gradients wait, likewise.
+        """
+        if model.optimizer is None:
+            return None
+        box_or_none = None if self.rounds is None else box
+        return Pushes(self.update, self._versions, model.optimizer, name, box=box_or_none)
+
+    def local_training(self, model: Any, pushes: Pushes, variables: list[Any], name: str) -> LocalTraining | None:
+        """What trains a worker's own parameters; None if the policy has none."""
+        if not isinstance(self.update, LocalPolicy):
+            return None
+        return LocalTraining(self.update, pushes, model.optimizer, variables, name)
+
+    @property
+    def steps_together(self) -> int:
+        """Train steps that an execution doesn't part, with the data of the last `fit`."""
+        return self.update.steps_together(self._batch_rows) if isinstance(self.update, LocalPolicy) else 1
+
+    def pace(self, data: Feed | WorkerPass) -> bool:
+        """Let executions have as many steps as their workers are fast, if the policy asks for it and the data can."""
+        if not isinstance(self.update, LocalPolicy) or not self.update.follows_speed:
+            return False
+        if isinstance(data, WorkerPass):
+            data.follow(self._sizes, self.steps_together)
+        return True
+
+    def count_steps(self, optimizer: Any, steps: int) -> None:
+        """Add what workers have made with parameters of their own to the optimizer's count, which is all workers'."""
+        if isinstance(self.update, LocalPolicy):
+            for leaf in leaves_of(optimizer):
+                step_count_of(leaf).assign_add(steps)
+
+    def note_pushes(self, report: np.ndarray | None, late: int | None, logs: dict[str, Any]) -> dict[str, Any]:
+        """Count an execution's pushes; the logs, with their staleness in this epoch if the user chose a policy.
+
+        Args:
+            report: Of its pushes.
+            late: By how many rounds its only push was late; None if there are no rounds.
+            logs: Of the execution.
+        """
+        if late is not None:
+            self.staleness.add_late(late)
+        if report is not None:
+            self.staleness.add(report)
+            if self._logs_staleness:
+                logs = {**logs, **self.staleness.logs(with_dropped=self.update.drops)}
+        return logs
+
     # What Keras asks for, see _compat/hooks.py.
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
@@ -193,11 +287,21 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
 
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work, and forget what an interrupted `fit` has left."""
-        self.flights.forget()
+        self._end_flights(model, begins_fit=data is not None and data.training)
         refuse_foreign_optimizer(self, model)
         refuse_jit_and_accumulation(model, self.options_of(model.optimizer))
         if data is not None and data.training:
+            if isinstance(self.update, Incremental) and self._data is not None:
+                self._batch_rows = data.batch_size or rows_of_batch(self._data)
+            self._refuse_for_policy(model)
             refuse_few_steps(data.num_batches, len(self.worker_indices))
+
+    def _refuse_for_policy(self, model: Any) -> None:
+        refuse_accumulated_compensation(self.update, self.options_of(model.optimizer))
+        if isinstance(self.update, LocalPolicy):
+            refuse_averages_and_accumulation(self.update, model, self.options_of(model.optimizer))
+        elif self.rounds is not None:
+            refuse_steps_without_round(self.update, int(model.steps_per_execution))
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What counts the steps that are made twice."""
@@ -205,7 +309,14 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
 
     def check_before_predict(self, model: Any) -> None:
         """Forget what an interrupted `fit` has left."""
-        self.flights.forget()
+        self._end_flights(model, begins_fit=False)
+
+    def _end_flights(self, model: Any, *, begins_fit: bool) -> None:
+        """Wait for all; a callback that evaluates in the middle of an epoch takes nothing away from it."""
+        if hooks.is_fitting(model) and not begins_fit:
+            self.flights.take_all()
+        else:
+            self.flights.forget()
 
     def note_epoch_length(self, data: Any, steps_per_epoch: int | None) -> None:
         """No more begin, even if data goes on."""
@@ -232,6 +343,14 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             step.apply_gradients(gradients, variables, update)
         else:
             update(gradients, variables)
+
+
+def rows_of_batch(data: WorkerData | FedData) -> int:
+    """Rows of a batch, read if they aren't known from its type."""
+    known = getattr(tf.nest.flatten(data.element_spec)[0], "shape", None)
+    if known is not None and known.rank and known[0] is not None:
+        return int(known[0])
+    return int(count_rows(next(iter(data.read_here().take(1)))) or 1)
 
 
 def _is_keras_array(dataset: tf.data.Dataset) -> bool:

@@ -7,9 +7,11 @@ executions that have ended; before an epoch ends all of them have landed.
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfdist._compat import hooks
@@ -20,12 +22,18 @@ from tfdist._compat.tensorflow import python_function
 from tfdist._compat.tensorflow_coordinator import on_chief
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
+from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor, join_parts
 from tfdist.gradients import AccumulationOptions
 from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
-from tfdist.strategies.worker_function import WorkerFunction
+from tfdist.strategies.policy_checks import refuse_one_batch
+from tfdist.strategies.worker_function import KerasStep, WorkerFunction
+
+_fits, _numbers = itertools.count(1), itertools.count()
+# Times the steps of an average worker, where executions follow their speed.
+_FASTEST = 2
 
 
 class CoordinatedFunction:
@@ -41,21 +49,32 @@ class CoordinatedFunction:
     def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool) -> None:
         self._strategy, self._model, self._training = strategy, model, training
         self._flights: Flights = strategy.flights
-        self._step = python_function(step)
         self._steps = int(model.steps_per_execution)
         self._options = strategy.options_of(model.optimizer) if training else AccumulationOptions()
+        name = f"tfdist/training/{next(_numbers)}"
+        self._step = KerasStep(strategy, model, python_function(step), training, self._options, name)
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
-        self._taken = -(-self._steps // self._options.fixed_steps) * self._options.fixed_steps
+        self._together = max(self._options.fixed_steps, strategy.steps_together) if training else 1
+        self._taken = -(-self._steps // self._together) * self._together
+        self._rounds = strategy.rounds if training else None
+        #: Of an execution.
+        self._pushes = self._taken // self._together if training else 0
+        #: Of the `fit`, where there are no rounds.
+        self._fit = 0
         #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
         self._ahead = 0
         self._left: int | None = None
+        #: Steps of an execution at most; with the data of an epoch.
+        self._most = self._taken
         self._functions: dict[Any, WorkerFunction] = {}
         self._latest: Logs | None = None
         self._data: Any = None
         self._round = 0
-        #: Executions with data that landed and that Keras hasn't been told of.
+        #: Steps that landed and that Keras hasn't been told of.
         self._untold = 0
+        #: Whether the logs are an epoch's; a batch's are its losses and metrics.
+        self._is_in_epoch = False
         record_results(model.metrics)
         if training and model.optimizer is not None and model.trainable_variables:
             with strategy.scope():  # what it assigns as it is built must not become part of a step
@@ -63,8 +82,9 @@ class CoordinatedFunction:
 
     @property
     def is_current(self) -> bool:
-        """Whether the optimizer accumulates as when the function was made."""
-        return not self._training or self._options == self._strategy.options_of(self._model.optimizer)
+        """Whether the optimizer accumulates as when the function was made, and executions have as many steps."""
+        options, together = self._strategy.options_of(self._model.optimizer), self._strategy.steps_together
+        return not self._training or (self._options == options and max(options.fixed_steps, together) == self._together)
 
     def __call__(self, data: Any) -> Logs:
         """Begin one execution; raises StopIteration when the data is at its end and all have landed."""
@@ -72,6 +92,7 @@ class CoordinatedFunction:
             return self._on_batch(next(data))
         if self._training and hooks.is_first_of_fit(self._model, "step"):
             self._strategy.check_before_steps(self._model)
+            self._fit = next(_fits)
         if data is not self._data or self._round != self._flights.rounds:
             self._begin_epoch(data)
         if isinstance(data, WorkerPass) and not data.is_measured:
@@ -84,39 +105,51 @@ class CoordinatedFunction:
                     self._flights.end_round()
                     raise
         self._ahead = max(0, self._ahead - self._steps)
-        while self._latest is None or self._flights.is_full:
-            self._flights.take_first()
+        while self._latest is None or self._flights.is_full(self._pushes):
+            self._flights.take_one()
         return self._latest
 
     def _begin_epoch(self, data: Feed | WorkerPass) -> None:
         self._data, self._round = data, self._flights.rounds
         self._latest, self._untold, self._ahead = None, 0, 0
+        self._is_in_epoch = True
         steps = data.steps_per_epoch
         # Keras makes whole executions.
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
+        if self._training:
+            self._strategy.staleness = Staleness()
+            self._most = self._taken * (_FASTEST if self._strategy.pace(data) else 1)
 
     def _next_found(self, data: WorkerPass) -> Logs:
-        """Of data whose length nobody knows: Keras is told of an execution when it has landed with a step in it."""
-        while not self._untold:
-            while not (self._flights.is_full or data.has_ended or self._left == 0):
+        """Of data of which nobody knows what executions have: Keras is told of steps when so many have landed."""
+        while self._untold < self._steps:
+            while not (self._flights.is_full(self._pushes) or data.has_ended or self._left == 0):
                 self._begin(data)
-            if not len(self._flights):
+            if len(self._flights):
+                self._flights.take_one()
+            elif self._untold:
+                break
+            else:
+                self._flights.end_round()
                 raise StopIteration
-            self._flights.take_first()
-        self._untold -= 1
+        self._untold = max(0, self._untold - self._steps)
         return self._latest or {}
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`."""
+        if self._training:
+            refuse_one_batch(self._strategy.update)
         if self._options.fixed_steps > 1:
             raise ValueError(
                 "train_on_batch trains on one batch, which is less than an optimizer step. Expected: no gradient "
                 f"accumulation. Received: gradient_accumulation_steps={self._options.steps}. Use fit."
             )
         batch = tf.nest.map_structure(as_tensor, batch)
-        self._latest = None
+        self._latest, self._is_in_epoch = None, False
         self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
+        if self._rounds is not None:
+            self._rounds.end()
         return self._latest or {}
 
     def _begin(self, data: Feed | WorkerPass) -> int:
@@ -127,7 +160,9 @@ class CoordinatedFunction:
             self._begin_batches(batches, data.spec)
             begun = len(batches)
         else:
-            work = data.begin(count, always=self._left is None or self._left % self._taken == 0)
+            work = data.begin(
+                count if data.is_measured else self._most, always=self._left is None or self._left % self._taken == 0
+            )
             self._begin_lease(data.data, work)
             begun = work.steps
         if self._left is not None:
@@ -137,33 +172,50 @@ class CoordinatedFunction:
     def _begin_batches(self, batches: list[Any], spec: Any) -> None:
         key = (len(batches), str(spec))
         if key not in self._functions:
-            made = WorkerFunction.of_batches(self._strategy, self._model, self._step, spec, len(batches), self._options)
-            self._functions[key] = made
-        function, workers = self._functions[key], self._strategy.worker_indices
+            self._functions[key] = WorkerFunction.of_batches(self._step, spec, len(batches))
+        function = self._functions[key]
+        number = self._number(function)
         self._flights.begin(
             function.on_worker,
-            lambda worker: (workers[worker], *batches),
-            lambda result: self._landed(function, result),
+            lambda worker: (on_chief(np.array([worker, number], np.int64)), *batches),
+            lambda result: self._landed(function, result, number),
+            self._pushes,
         )
+
+    def _number(self, function: WorkerFunction) -> int:
+        """Of the next execution, where several make an optimizer step; otherwise of the `fit`."""
+        if self._rounds is None or function.pushes is None:
+            return self._fit
+        return self._rounds.begin(function.pushes)
 
     def _begin_lease(self, data: Any, work: LeasedWork) -> None:
         if data.name not in self._functions:
-            made = WorkerFunction.of_leases(self._strategy, self._model, self._step, data, self._taken, self._options)
-            self._functions[data.name] = made
+            self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._most)
         function = self._functions[data.name]
+        work.number = self._number(function)
 
         def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
             return None if message is None else (on_chief(message),)
 
-        self._flights.begin(function.on_worker, arguments, lambda result: work.landed(self._landed(function, result)))
+        def landed(result: Any) -> None:
+            work.landed(self._landed(function, result, work.number))
 
-    def _landed(self, function: WorkerFunction, result: Any) -> int:
-        steps, logs = function.absorb(result)
+        self._flights.begin(function.on_worker, arguments, landed, self._pushes)
+
+    def _landed(self, function: WorkerFunction, result: Any, number: int) -> int:
+        steps, logs, pushes = function.absorb(result)
         if self._training:
             self._strategy.reported_steps += steps
+            late = None
+            if self._rounds is None or function.pushes is None:
+                self._strategy.count_steps(self._model.optimizer, steps)
+            else:
+                late = self._rounds.landed(number, steps)
+            noted = self._strategy.note_pushes(pushes, late if steps else None, logs)
+            logs = noted if self._is_in_epoch else logs
         if steps:
-            self._untold += -(-steps // self._steps)
+            self._untold += steps
             if self._latest is None:
                 self._latest = logs
             else:
@@ -194,13 +246,13 @@ class PredictFunction:
             self._begin([*batches[index:], *behind], None if feed is None else feed.spec)
             prediction = self._begun.popleft()
             while prediction.output is None:
-                self._flights.take_first()
+                self._flights.take_one()
             outputs.append(prediction.output)
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
 
     def _begin(self, batches: list[Any], spec: Any) -> None:
         for batch in batches[len(self._begun) :]:
-            if self._flights.is_full:
+            if self._flights.is_full():
                 break
             self._begun.append(self._predict(batch, spec))
 

@@ -7,6 +7,7 @@ on the chief: report -> added to the metrics' variables -> logs
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,71 +26,95 @@ from tfdist.coordination.reports import ReportFormat
 from tfdist.coordination.worker_accumulation import WorkerAccumulation
 from tfdist.coordination.worker_data import WorkerData
 from tfdist.coordination.worker_reading import WorkerReading
-from tfdist.coordination.worker_step import WorkerStep
+from tfdist.coordination.worker_step import Pull, WorkerStep
 from tfdist.gradients import AccumulationOptions, count_rows
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty
 from tfdist.strategies.logs import Logs, LogSources, Values, averaged, metric_results
 
 _numbers = itertools.count()
-_WORKER_SPEC = tf.TensorSpec([], tf.int32)
+#: The worker's index and the execution's number.
+_WHO_SPEC = tf.TensorSpec([2], tf.int64)
 
 Step = Callable[[Any], Any]
 
 
 class Landed(NamedTuple):
-    """What came of an execution: its steps, fewer where the data ended, and the logs of all data so far."""
+    """What came of an execution: its steps, fewer where the data ended, the logs of all data so far, and its pushes.
+
+    The last is what `Pushes.report` gives, where the step trains.
+    """
 
     steps: int
     logs: Logs
+    pushes: Any
+
+
+class KerasStep(NamedTuple):
+    """Keras' train or test step of a model.
+
+    Attributes:
+        strategy: ParameterServerStrategy.
+        model: A compiled Keras model.
+        call: Its train_step or test_step.
+        training: Whether it's the former.
+        options: Of gradient accumulation; trivial ones where nothing is trained.
+        name: Of what functions for different data share on a worker, and on the ps.
+    """
+
+    strategy: Any
+    model: Any
+    call: Step
+    training: bool
+    options: AccumulationOptions
+    name: str
 
 
 class WorkerFunction:
     """A function for workers; made by `of_batches` or `of_leases`.
 
     Args:
-        strategy: ParameterServerStrategy.
-        model: a compiled Keras model.
-        step: its train_step or test_step.
+        step: what is made of it.
         spec: of a batch.
-        options: of gradient accumulation; trivial ones where nothing is trained.
     """
 
-    #: The concrete function: of the worker's index and batches, or of a lease's message.
+    #: The concrete function: of who makes it and batches, or of a lease's message.
     on_worker: Any
 
-    def __init__(self, strategy: Any, model: Any, step: Step, spec: Any, options: AccumulationOptions) -> None:
-        self._strategy, self._model, self._step, self._spec = strategy, model, step, spec
+    def __init__(self, step: KerasStep, spec: Any) -> None:
+        self._strategy, self._model, self._step, self._spec = step.strategy, step.model, step.call, spec
+        strategy, model = step.strategy, step.model
         self._logs, self._format, self._updates = LogSources(), ReportFormat(), Updates()
         self._metrics = metrics_of(model)
         self._moving = _moving_averages_of(model)
         moving = {id(one) for one in self._moving}
         self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/function/{next(_numbers)}"
-        self._accumulation = _accumulation(options, f"{self._name}/gradients")
+        self._accumulation = _accumulation(step.options, f"{self._name}/gradients")
+        box = f"{step.name}/box"
+        self.pushes = strategy.pushes_of(model, step.name, box) if step.training else None
+        self._local = (
+            None if self.pushes is None else strategy.local_training(model, self.pushes, self._read, step.name)
+        )
 
     @classmethod
-    def of_batches(
-        cls, strategy: Any, model: Any, step: Step, spec: Any, steps: int, options: AccumulationOptions
-    ) -> WorkerFunction:
-        """For batches that are sent along, `steps` at a time."""
-        made = cls(strategy, model, step, spec, options)
+    def of_batches(cls, step: KerasStep, spec: Any, count: int) -> WorkerFunction:
+        """For batches that are sent along, `count` at a time."""
+        made = cls(step, spec)
 
-        def run(worker: tf.Tensor, *batches: Any) -> Any:
-            return made._report(worker, lambda one: _sent_steps(one, list(batches)))
+        def run(who: tf.Tensor, *batches: Any) -> Any:
+            return made._report(tf.cast(who[0], tf.int32), who[1], lambda one: _sent_steps(one, list(batches)))
 
-        made._trace(run, [_WORKER_SPEC, *[spec] * steps])
+        made._trace(run, [_WHO_SPEC, *[spec] * count])
         return made
 
     @classmethod
-    def of_leases(
-        cls, strategy: Any, model: Any, step: Step, data: WorkerData, steps: int, options: AccumulationOptions
-    ) -> WorkerFunction:
-        """For data that the worker reads, up to `steps` at a time."""
-        made = cls(strategy, model, step, data.element_spec, options)
+    def of_leases(cls, step: KerasStep, data: WorkerData, count: int) -> WorkerFunction:
+        """For data that the worker reads, up to `count` steps at a time."""
+        made = cls(step, data.element_spec)
 
         def run(message: tf.Tensor) -> Any:
             reading = WorkerReading(data, message)
-            return made._report(reading.worker, lambda one: _leased_steps(one, reading, steps))
+            return made._report(reading.worker, reading.number, lambda one: _leased_steps(one, reading, count))
 
         made._trace(run, [tf.TensorSpec([], tf.string)])
         return made
@@ -101,10 +126,16 @@ class WorkerFunction:
         add = tf.function(tf.autograph.experimental.do_not_convert(self._add_report))
         self._add = add.get_concrete_function(self.on_worker.structured_outputs[0])
 
-    def _report(self, worker: tf.Tensor, steps_with: Callable[[OneStep], Steps]) -> tuple[tf.Tensor, Any]:
+    def _report(
+        self, worker: tf.Tensor, number: tf.Tensor, steps_with: Callable[[OneStep], Steps]
+    ) -> tuple[tf.Tensor, Any]:
         """On a worker: a vector, and arguments of metrics that the chief updates, a list a step."""
         replicas, sums = self._strategy.num_replicas_in_sync, self._metrics.summed_variables
         with function_of_worker(), on_worker(sums, self._name, replicas) as totals:
+            if self.pushes is not None:
+                self.pushes.begin(number)
+            if self._local is not None:
+                self._local.begin(number)
             one = tf.function(tf.autograph.experimental.do_not_convert(self._one_step))
             traced = one.get_concrete_function(worker, self._spec)
             apply = tf.autograph.experimental.do_not_convert(lambda: self._apply(worker))
@@ -113,50 +144,66 @@ class WorkerFunction:
             sends = bool(self._metrics.updated)
             steps = steps_with(OneStep(lambda batch: traced(worker, batch), traced.structured_outputs, sends, updates))
             updates.end(steps.done)
-            values = [steps.done, *steps.others, *(one.total() for one in totals)]
+            if self._local is not None:
+                self._local.finish()
+            counts = [] if self.pushes is None else [self.pushes.report()]
+            values = [steps.done, *counts, *steps.others, *(one.total() for one in totals)]
             return self._format.pack(values), steps.sent if sends else []
 
     def _one_step(self, worker: tf.Tensor, batch: Any) -> tuple[Values, Values]:
-        fetch = Fetch(self._read, self._moving)
+        pull = self._read_variables()
 
         def replica_step(data: Any) -> Values:
-            with hooks.step_scope(WorkerStep(data, worker, fetch, self._accumulation)) as step:
+            made = WorkerStep(data, worker, pull, self.pushes, self._accumulation, self._local)
+            with hooks.step_scope(made) as step:
                 if self._strategy.num_replicas_in_sync == 1:
                     return self._logs.split(self._step(data), step.results)
                 with metrics_of_rows_only(self._model, step):
                     logs = self._step(pad_if_empty(data, count_rows(data)))
                 return averaged(self._logs.split(logs, step.results), step)
 
-        with self._updates.recording(self._metrics.updated), fetch.used():
+        after = tf.control_dependencies([pull.version])
+        own = contextlib.nullcontext() if self._local is None else self._local.used()
+        with after, self._updates.recording(self._metrics.updated), pull.fetch.used(), own:
             others = self._strategy.run_on_worker(replica_step, batch)[0]
         return [tf.convert_to_tensor(value) for value in others], self._updates.tensors
+
+    def _read_variables(self) -> Pull:
+        if self.pushes is None:
+            return Pull(Fetch(self._read, self._moving), tf.constant(0, tf.int64))
+        if self._local is not None:
+            return Pull(Fetch([], self._moving), tf.constant(0, tf.int64))
+        version = self.pushes.read_version()
+        with tf.control_dependencies([version]):
+            return Pull(Fetch(self._read, self._moving, whole=self.pushes.policy.needs_values), version)
 
     def _apply(self, worker: tf.Tensor) -> tf.Tensor:
         """An optimizer step with the gradients that were added up."""
         scope = compat.in_one_replica(self._strategy)
-        with scope, hooks.step_scope(WorkerStep(None, worker, Fetch([], []))):
-            if self._accumulation is not None:
-                self._accumulation.apply()
+        with scope, hooks.step_scope(WorkerStep(None, worker)):
+            if self._accumulation is not None and self.pushes is not None:
+                self._accumulation.apply(self.pushes)
         return tf.constant(0)
 
     def absorb(self, result: tuple[tf.Tensor, list[list[tf.Tensor]]]) -> Landed:
         """On the chief: add a report to the metrics."""
         report, sent = result
-        steps, others, results = self._add(report)
+        steps, counts, others, results = self._add(report)
         steps = int(steps)
         for tensors in sent[:steps]:
             self._updates.replay(tensors)
         if sent:
             results = metric_results(self._logs.metrics)
-        return Landed(steps, self._logs.merge(others, results))
+        return Landed(steps, self._logs.merge(others, results), counts[0].numpy() if counts else None)
 
-    def _add_report(self, report: tf.Tensor) -> tuple[tf.Tensor, Values, Values]:
+    def _add_report(self, report: tf.Tensor) -> tuple[tf.Tensor, Values, Values, Values]:
         steps, *values = self._format.unpack(report)
+        counts = [] if self.pushes is None else [values.pop(0)]
         variables = self._metrics.summed_variables
         others, sums = values[: len(values) - len(variables)], values[len(values) - len(variables) :]
         for variable, value in zip(variables, sums, strict=True):
             variable.value.assign_add(value)
-        return steps, others, [] if self._metrics.updated else metric_results(self._logs.metrics)
+        return steps, counts, others, [] if self._metrics.updated else metric_results(self._logs.metrics)
 
 
 class _Updates(NamedTuple):

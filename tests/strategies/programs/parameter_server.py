@@ -21,6 +21,7 @@ import tensorflow as tf
 
 import tfdist
 from tests.helpers.setups import Setup, batches, features, labels
+from tfdist._compat import hooks
 
 #: A power of two, so that sums of it are exact.
 RATE = 0.5
@@ -86,6 +87,24 @@ class Meeting(keras.layers.Layer):
         self.met.assign_add(tf.cast(others >= 1, tf.float32))
         self.ended.assign_add(1.0)
         return inputs
+
+
+class SlowOnFirst(keras.layers.Layer):
+    """Takes 25 times as long on the first of two workers, and counts each one's steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = self.add_weight(shape=(2,), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        step = hooks.current_step()
+        if not training or step is None:
+            return inputs
+        self.steps.assign_add(tf.one_hot(step.seed_offset, 2))
+        end = tf.timestamp() + tf.where(tf.equal(step.seed_offset, 0), tf.constant(0.5, tf.float64), 0.02)
+        waited = tf.while_loop(lambda _: tf.timestamp() < end, lambda i: (i + 1,), (tf.constant(0),))
+        with tf.control_dependencies(waited):
+            return tf.identity(inputs)
 
 
 class Interrupted(Exception):
@@ -200,6 +219,14 @@ def steps_meet(setup: Setup) -> dict[str, Any]:
         line(setup, meeting).fit(data, verbose=0)
         result[name] = float(meeting.met.numpy())
     return result
+
+
+def overtakes(setup: Setup) -> dict[str, Any]:
+    """Steps of each of two workers, of which the first is slow."""
+    with setup.scope():
+        slow = SlowOnFirst()
+    line(setup, slow).fit(ones(80), verbose=0)
+    return {"steps": slow.steps.numpy().tolist()}
 
 
 def evaluates(setup: Setup) -> dict[str, Any]:
@@ -404,6 +431,26 @@ def mixed_precision(setup: Setup) -> dict[str, Any]:
     }
 
 
+class EvaluateAt(keras.callbacks.Callback):
+    """Evaluates and predicts in the middle of an epoch."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self._batch = batch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == self._batch:
+            self.model.evaluate(ones(5), verbose=0)
+            self.model.predict(ones(3), verbose=0)
+
+
+def evaluated_in_between(setup: Setup) -> dict[str, Any]:
+    """A callback evaluates while executions are in flight."""
+    model = line(setup, Slow())
+    model.fit(ones(40), verbose=0, callbacks=[EvaluateAt(9)])
+    return {"reported": setup.strategy.reported_steps, "iterations": int(model.optimizer.iterations)}
+
+
 def interrupted(setup: Setup) -> dict[str, Any]:
     """A callback raises in the middle of an epoch; then an evaluate, and a fit of ten steps."""
     model = line(setup, Slow(), steps_per_execution=2)
@@ -494,6 +541,7 @@ CHECKS = (
     fits,
     every_gradient_counts,
     steps_meet,
+    overtakes,
     evaluates,
     training_metrics,
     predicts,
@@ -504,6 +552,7 @@ CHECKS = (
     amounts_of_data,
     weighted_rows,
     mixed_precision,
+    evaluated_in_between,
     interrupted,
     placement,
     refusals,

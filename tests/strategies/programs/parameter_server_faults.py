@@ -21,9 +21,8 @@ import tensorflow as tf
 
 import tfdist
 from tests.helpers.seen import Ids, seen
-from tests.helpers.tasks import DEADLINE_SECONDS, Tasks
-from tfdist.cluster import Cluster, Task
-from tfdist.cluster.ports import HeldPorts
+from tests.helpers.tasks import DEADLINE_SECONDS, Tasks, running
+from tfdist.cluster import Task
 from tfdist.coordination.connections import connections_to
 from tfdist.coordination.serving import tell_to_begin_anew
 from tfdist.errors import TaskLostError
@@ -96,19 +95,11 @@ def data(folder: Path, how: str) -> Any:
 
 def main(folder: Path) -> None:
     results: dict[str, Any] = {}
-    with HeldPorts(1 + WORKERS + PS) as held:
-        chief, *rest = [f"127.0.0.1:{port}" for port in held.ports]
-        jobs = {"chief": [chief], "worker": rest[:WORKERS], "ps": rest[WORKERS:]}
-        cluster = Cluster(jobs, Task("chief", 0))
-        held.release_for_servers()
-        tasks = Tasks(cluster, folder)
+    with running(folder, workers=WORKERS, ps=PS) as (cluster, tasks):
         try:
-            for task in cluster.peers:
-                tasks.start(task)
             run(tfdist.ParameterServerStrategy(cluster, patience_seconds=PATIENCE_SECONDS), tasks, folder, results)
         finally:
             (folder / "results.pickle").write_bytes(pickle.dumps(results))
-            tasks.end()
 
 
 def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, results: dict[str, Any]) -> None:
