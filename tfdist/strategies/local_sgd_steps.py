@@ -79,7 +79,9 @@ class LocalTrainFunction(StepFunction):
 
     def _end_replica_step(self, step: hooks.Step) -> None:
         if isinstance(step, LocalStep):
-            self._layer_state.update({id(variable): variable for variable in assigned_state(self._model, step)})
+            variables = assigned_state(self._model, step)
+            step.keep_without_rows(variables)
+            self._layer_state.update({id(variable): variable for variable in variables})
         else:
             super()._end_replica_step(step)
 

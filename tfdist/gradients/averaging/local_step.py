@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfdist.gradients.step import ReplicaStep, weight_dtype
@@ -13,6 +15,27 @@ class LocalStep(ReplicaStep):
     A mean is over the replica's own rows. Where a share of the global batch is asked for (losses that are sums), it is
     1 / replicas, which is exact where batches divide evenly.
     """
+
+    def __init__(self, rows: tf.Tensor | None, *, in_keras: bool) -> None:
+        super().__init__(rows, in_keras=in_keras)
+        self._noted = _Assigned(self)
+        self.assigned = self._noted
+
+    def own_graph(self) -> Any:
+        """The graph that the replica's step is traced in; None when it runs eagerly."""
+        return self._graph
+
+    def keep_without_rows(self, variables: list[Any]) -> None:
+        """Undo what the step has assigned to these Keras variables, if this replica has no rows.
+
+        What layers saw then was a row of zeros that stands for none.
+        """
+        if tf.get_static_value(self.has_rows()):
+            return
+        for variable in variables:
+            before = self._noted.before.get(id(variable))
+            if before is not None:
+                variable.assign(tf.where(self.has_rows(), variable.value, before))
 
     def _can_reduce(self) -> bool:
         return False
@@ -45,3 +68,27 @@ class LocalStep(ReplicaStep):
             f"averaged with the weights. Received: a layer that sums value={value} over the replicas. Change the "
             "layer, or use MirroredStrategy or MultiWorkerMirroredStrategy."
         )
+
+
+class _Assigned(list[Any]):
+    """Keras variables that were assigned in a step.
+
+    Args:
+        step: the step.
+
+    Attributes:
+        before: values before the first assignment, by id of the variable; without those that were assigned in a
+            function or conditional inside the step, where only that function could use the value.
+    """
+
+    def __init__(self, step: LocalStep) -> None:
+        super().__init__()
+        self._step = step
+        self.before: dict[int, tf.Tensor] = {}
+
+    def append(self, variable: Any) -> None:
+        """Called before the variable is assigned."""
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if id(variable) not in self.before and graph is self._step.own_graph():
+            self.before[id(variable)] = tf.identity(variable.value)
+        super().append(variable)

@@ -37,6 +37,8 @@ def update_where_rows(
 def _update_some(strategy: Any, update: Callable[[list[Any]], None], gradients: Any, rows: Any, kept: Any) -> None:
     """The update of all replicas of this worker, undone on those without rows; in cross-replica context."""
     rows = strategy.experimental_local_results(rows)
+    if len(rows) == 1:  # what replicas share is no value for each of them
+        rows = rows * len(strategy.extended.worker_devices)
     copies = [
         (copy, has) for v in kept for copy, has in zip(strategy.experimental_local_results(v.value), rows, strict=True)
     ]
