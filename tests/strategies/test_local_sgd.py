@@ -50,3 +50,16 @@ def test_equals_models_averaged_by_hand(workers: int, devices: int, case: str) -
         for name, value in expected[case].items():
             np.testing.assert_allclose(worker[name], value, rtol=0, atol=TOLERANCE, err_msg=name)
             np.testing.assert_array_equal(worker[name], found[0][name], err_msg=name)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("workers", "devices"), [(0, 3), (2, 1)])
+def test_averaging_every_step_of_plain_sgd_is_synchronous(tmp_path: Path, workers: int, devices: int) -> None:
+    """Logs of every epoch too. In float32, of the same sums in another order: 1e-6."""
+    arguments = ["-m", "tests.strategies.programs.local_sgd_every_step", str(tmp_path), str(devices)]
+    run_python(arguments, workers=workers, logs=tmp_path / "logs")
+    for path in tmp_path.glob("*.pickle"):
+        found = pickle.loads(path.read_bytes())
+        assert found["local"].keys() == found["synchronous"].keys()
+        for name, value in found["synchronous"].items():
+            np.testing.assert_allclose(found["local"][name], value, rtol=1e-6, atol=1e-6, err_msg=name)
