@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat.keras_averaging import attach_averaging, averaging_of
-from tfdist._compat.keras_optimizers import accumulation_of, gradient_accumulation_steps, loss_scale_of
+from tfdist._compat.keras_optimizers import accumulation_of, gradient_accumulation_steps, parts_of
 from tfdist._compat.tensorflow_local_devices import local_devices
 from tfdist.cluster import Cluster
 from tfdist.gradients import all_reduce_gradients
@@ -272,7 +272,7 @@ def refuse_optimizer(optimizer: Any) -> None:
     Raises:
         ValueError: the optimizer scales its loss by what it has seen, or accumulates gradients.
     """
-    if loss_scale_of(optimizer).is_dynamic:
+    if any(isinstance(one, keras.optimizers.LossScaleOptimizer) for one in (optimizer, *parts_of(optimizer))):
         raise ValueError(
             "A dynamic loss scale makes replicas leave out different steps. Expected: an optimizer without it under "
             f"LocalSGDStrategy. Received: optimizer={type(optimizer).__name__}. Use the policy 'mixed_bfloat16', which "

@@ -45,6 +45,7 @@ class Looks(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch + 1
         self.found[f"weights {epoch}"] = flat(self.model.get_weights())
+        self.found[f"loss {epoch}"] = np.asarray(logs["loss"])
         if self.case.evaluated:
             self.found[f"val_loss {epoch}"] = np.asarray(logs["val_loss"])
 

@@ -37,6 +37,8 @@ class Simulation:
         count = len(self.fragments)
         self.rows = np.zeros([count, replicas])
         self.steps, self.position, self.done = [0] * count, 0, 0
+        #: Of the epoch: a mean loss and the rows that it is of, for each step of a model.
+        self.losses: list[tuple[float, int]] = []
         self.anchors = [v.numpy() for v in self.models[0].trainable_variables]
         self.velocity = [np.zeros_like(anchor) for anchor in self.anchors]
 
@@ -67,6 +69,7 @@ class Simulation:
     def _update(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
         with tf.GradientTape() as tape:
             value = self.loss(y, model(tf.constant(x), training=True))
+        self.losses.append((float(value), len(x)))
         model.optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
 
     def average_all(self) -> None:
@@ -109,7 +112,7 @@ class Simulation:
 
 
 def run(case: Case, replicas: int) -> dict[str, np.ndarray]:
-    """Weights and validation loss after each epoch, weights in files, and at the end predictions."""
+    """Weights and losses after each epoch, weights in files, and at the end predictions."""
     simulation = Simulation(case, replicas)
     x, y = features(), labels()
     found: dict[str, np.ndarray] = {}
@@ -120,6 +123,9 @@ def run(case: Case, replicas: int) -> dict[str, np.ndarray]:
                 simulation.average_all()
                 found[f"file {epoch}"] = flat(simulation.models[0].get_weights())
         simulation.average_all()
+        losses, rows = np.transpose(simulation.losses)
+        found[f"loss {epoch}"] = np.average(losses, weights=rows)
+        simulation.losses.clear()
         model = simulation.models[0]
         found[f"weights {epoch}"] = flat(model.get_weights())
         if case.evaluated:
