@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +17,32 @@ pytestmark = pytest.mark.cluster
 
 #: Workers and devices of each, and what is run there.
 SETUPS = {
-    "devices": (0, 2, ["compressed", "own_loop", "difference", "refusals"]),
-    "workers": (2, 1, ["compressed", "own_loop", "difference", "disagreement"]),
+    (0, 2): ["compressed", "own_loop", "checkpoint", "difference", "refusals"],
+    (2, 1): ["compressed", "own_loop", "checkpoint", "difference", "disagreement"],
 }
 REPLICAS = 2
 
 
-@pytest.fixture(scope="module", params=SETUPS)
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+@functools.cache
+def found(workers: int, devices: int) -> list[dict[str, Any]]:
     """What each process returned."""
-    workers, devices, names = SETUPS[request.param]
-    folder = tmp_path_factory.mktemp("more")
-    arguments = ["-m", "tests.strategies.programs.local_sgd_more", str(folder), str(devices), *names]
-    run_python(arguments, workers=workers, logs=folder / "logs")
-    return [pickle.loads(path.read_bytes()) for path in sorted(Path(folder).glob("*.pickle"))]
+    with tempfile.TemporaryDirectory(prefix="tfdist-local-sgd-") as folder:
+        arguments = ["-m", "tests.strategies.programs.local_sgd_more", folder, str(devices), *SETUPS[workers, devices]]
+        run_python(arguments, workers=workers, logs=Path(folder) / "logs")
+        return [pickle.loads(path.read_bytes()) for path in sorted(Path(folder).glob("*.pickle"))]
 
 
-def asked(found: list[dict[str, Any]], name: str) -> list[Any]:
-    """What each process returned of one function."""
-    if name not in found[0]:
-        pytest.skip("not of this set-up")
-    return [process[name] for process in found]
+def of(name: str) -> Any:
+    """Runs a test for every set-up that has run the function."""
+    setups = [setup for setup, names in SETUPS.items() if name in names]
+    return pytest.mark.parametrize(("workers", "devices"), setups)
 
 
+@of("compressed")
 @pytest.mark.parametrize("how", ["bfloat16", "int8"])
-def test_compression_is_within_its_bound(found: list[dict[str, Any]], how: str) -> None:
+def test_compression_is_within_its_bound(workers: int, devices: int, how: str) -> None:
     """See gradients/averaging/compression.py for the bounds; both replicas had half of the rows."""
-    processes = asked(found, "compressed")
+    processes = [process["compressed"] for process in found(workers, devices)]
     replicas = [replica for process in processes for replica in process["replicas"]]
     assert len(replicas) == REPLICAS
     differs = 0.0
@@ -62,20 +63,30 @@ def test_compression_is_within_its_bound(found: list[dict[str, Any]], how: str) 
     assert differs > 1e-5, "nothing was rounded"
 
 
-def test_a_custom_loop_does_what_fit_does(found: list[dict[str, Any]]) -> None:
+@of("checkpoint")
+def test_a_tensorflow_checkpoint_in_the_middle_of_a_period(workers: int, devices: int) -> None:
+    """Every replica has its own momentum back: the same bits."""
+    for process in found(workers, devices):
+        np.testing.assert_array_equal(process["checkpoint"]["again"], process["checkpoint"]["whole"])
+
+
+@of("own_loop")
+def test_a_custom_loop_does_what_fit_does(workers: int, devices: int) -> None:
     """Losses are divided by rows in one, and by the replica's in the other: float32 rounding."""
-    for process in asked(found, "own_loop"):
+    for process in [process["own_loop"] for process in found(workers, devices)]:
         np.testing.assert_allclose(process["loop"], process["fit"], rtol=0, atol=1e-6)
 
 
-def test_replicas_that_differ_after_an_averaging_stop_and_name_the_variable(found: list[dict[str, Any]]) -> None:
-    for process in asked(found, "difference"):
+@of("difference")
+def test_replicas_that_differ_after_an_averaging_stop_and_name_the_variable(workers: int, devices: int) -> None:
+    for process in [process["difference"] for process in found(workers, devices)]:
         for when in ("step", "epoch"):
             assert "Expected: equal variables on all replicas after an averaging" in process[when]
             assert "hidden/bias'" in process[when]
         assert process["unverified"] == ""
 
 
+@of("refusals")
 @pytest.mark.parametrize(
     ("what", "says"),
     [
@@ -88,11 +99,12 @@ def test_replicas_that_differ_after_an_averaging_stop_and_name_the_variable(foun
         ("warm-up", "Received: warmup_steps=2. Override train_step"),
     ],
 )
-def test_what_cannot_work_is_refused(found: list[dict[str, Any]], what: str, says: str) -> None:
-    for process in asked(found, "refusals"):
+def test_what_cannot_work_is_refused(workers: int, devices: int, what: str, says: str) -> None:
+    for process in [process["refusals"] for process in found(workers, devices)]:
         assert says in process[what]
 
 
-def test_workers_with_other_options_say_so(found: list[dict[str, Any]]) -> None:
-    for process in asked(found, "disagreement"):
+@of("disagreement")
+def test_workers_with_other_options_say_so(workers: int, devices: int) -> None:
+    for process in [process["disagreement"] for process in found(workers, devices)]:
         assert "Workers do not agree on the averaging at fit" in process["said"]

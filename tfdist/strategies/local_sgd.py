@@ -119,7 +119,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         """Average at once what replicas have trained since the last averaging; call it on every worker.
 
         `fit`, `evaluate`, `predict` and saving do this by themselves; a callback that looks at weights in the middle
-        of an epoch calls it.
+        of an epoch calls it, and a custom loop when it is at its end or has read a `tf.train.Checkpoint`.
         """
         for averaging in list(self._averagings):
             averaging.average()
@@ -146,6 +146,11 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         for averaging in averagings:
             averaging.end_step()
         return result
+
+    def restore_pending(self) -> None:
+        """Take over what was read from a `tf.train.Checkpoint`."""
+        for averaging in self._averagings:
+            averaging.state.restore_pending()
 
     @contextlib.contextmanager
     def collecting_averagings(self) -> Iterator[list[LocalAveraging]]:

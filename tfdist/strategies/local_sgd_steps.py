@@ -40,6 +40,7 @@ class LocalTrainFunction(StepFunction):
 
     def __call__(self, iterator: Any) -> Logs:
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
+        self._strategy.restore_pending()
         with explained_difference():
             return super().__call__(iterator)
 

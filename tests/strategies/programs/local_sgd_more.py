@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,35 @@ def own_loop(strategy: tfdist.LocalSGDStrategy) -> dict[str, np.ndarray]:
         train(batch)
     strategy.average()
     return {"fit": flat(fitted.get_weights()), "loop": flat(looped.get_weights())}
+
+
+class Writes(keras.callbacks.Callback):
+    """A TensorFlow checkpoint in the middle of a period, by every worker."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 1:
+            tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer).write(self.prefix)
+
+
+def checkpoint(strategy: tfdist.LocalSGDStrategy) -> dict[str, np.ndarray]:
+    """Training that writes a checkpoint after two of four batches, and that goes on from it with the other two."""
+    options = {"sync_every_steps": 3, "outer_optimizer": nesterov}
+    strategy.averaging_options = AveragingOptions(**options)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = build(strategy, keras.optimizers.Adam)
+        fit(whole, Writes(f"{folder}/checkpoint"))
+        again = build(strategy, keras.optimizers.Adam)
+        again.train_on_batch(*(part[:BATCH_SIZE] for part in data()))  # to be forgotten
+        status = tf.train.Checkpoint(model=again, optimizer=again.optimizer).read(f"{folder}/checkpoint")
+        status.assert_existing_objects_matched()
+    for begin in (2 * BATCH_SIZE, 3 * BATCH_SIZE):
+        again.train_on_batch(*(part[begin : begin + BATCH_SIZE] for part in data()))
+    strategy.average()
+    return {"whole": flat(whole.get_weights()), "again": flat(again.get_weights())}
 
 
 class Crooked(keras.optimizers.SGD):

@@ -48,6 +48,7 @@ class Simulation:
         if self.done < self.case.options.get("warmup_steps", 0):
             for model in self.models:
                 self._update(model, x, y)
+            del self.losses[1 - self.replicas :]  # the same loss of the same rows
             self.anchors = [v.numpy() for v in self.models[0].trainable_variables]
             self.done += 1
             return

@@ -179,6 +179,7 @@ class LocalAveraging:
 
     def average(self) -> None:
         """Average at once what has made steps since it was averaged; call it on every worker."""
+        self.state.restore_pending()
         if not self.is_pending:
             return
         counters = self.make()

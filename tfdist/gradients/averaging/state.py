@@ -10,8 +10,10 @@ Keras leaves it alone, and finds those of the chief's first replica where it loo
 
 from __future__ import annotations
 
+import contextlib
 import io
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,16 @@ class AveragingState(SaveableState):
         if averaging.keeps_replicas_apart:
             self._held = averaging.gathered_rule_state()
 
+    @contextlib.contextmanager
+    def held(self, what: str) -> Iterator[None]:
+        """While `what` is written: averaged, and every replica's state at hand, if all workers write it."""
+        strategy = self._averaging.strategy
+        strategy.before_write(what)
+        try:
+            yield
+        finally:
+            self.release()
+
     def release(self) -> None:
         """The file is written."""
         self._held = None
@@ -59,17 +71,17 @@ class AveragingState(SaveableState):
 
     def load_own_variables(self, store: Any) -> None:
         """Go on from what a file holds."""
-        averaging = self._averaging
-        arrays = {name: np.asarray(store[name]) for name in list(store.keys())}
-        averaging.forget_steps()
-        if not averaging.optimizer.built:
-            self._pending = arrays
-        else:
-            self._restore(arrays)
+        self.load_later(store)
+        self.restore_pending()
+
+    def load_later(self, store: Any) -> None:
+        """Go on from what a file holds, when `restore_pending` is called."""
+        self._averaging.forget_steps()
+        self._pending = {name: np.asarray(store[name]) for name in list(store.keys())}
 
     def restore_pending(self) -> None:
-        """Take over what was loaded before there were variables for it."""
-        if self._pending:
+        """Take over what was loaded, if there are variables for it."""
+        if self._pending and self._averaging.optimizer.built:
             pending, self._pending = self._pending, {}
             self._restore(pending)
 
@@ -109,9 +121,10 @@ class AveragingCheckpoint(tf.train.experimental.PythonState):
         self._state = state
 
     def serialize(self) -> bytes:
-        """What is held; called when a checkpoint is saved, on every worker that saves."""
+        """Average, and what then is to be kept; called when a checkpoint is saved, on every worker that saves."""
         arrays: dict[str, np.ndarray] = {}
-        self._state.save_own_variables(arrays)
+        with self._state.held("checkpoint"):
+            self._state.save_own_variables(arrays)
         if not arrays:
             return b""
         file = io.BytesIO()
@@ -119,5 +132,5 @@ class AveragingCheckpoint(tf.train.experimental.PythonState):
         return file.getvalue()
 
     def deserialize(self, string_value: bytes) -> None:
-        """Go on from a checkpoint."""
-        self._state.load_own_variables(dict(np.load(io.BytesIO(string_value))) if string_value else {})
+        """Go on from a checkpoint; later, since TensorFlow restores the optimizer's variables after this."""
+        self._state.load_later(dict(np.load(io.BytesIO(string_value))) if string_value else {})
