@@ -101,7 +101,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         # In the order in which they were attached, which is the same on every worker.
         self._averagings: weakref.WeakKeyDictionary[LocalAveraging, None] = weakref.WeakKeyDictionary()
         self._found: list[LocalAveraging] = []
-        with local_devices(devices):
+        with local_devices(devices or _gpus()):
             super().__init__(
                 cluster, communication_options=communication_options, peer_timeout_seconds=peer_timeout_seconds
             )
@@ -137,10 +137,10 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         with self.collecting_averagings() as found:
             result = super().run(fn, args=args, kwargs=kwargs, options=options)
         averagings = list(dict.fromkeys(found))
-        if averagings and self._averaging_options.warmup_steps:
+        if any(averaging.options.warmup_steps for averaging in averagings):
             raise ValueError(
                 "Warm-up steps are counted by model.fit() and train_on_batch(). Expected: warmup_steps=0 in a custom "
-                f"loop. Received: warmup_steps={self._averaging_options.warmup_steps}. Override train_step, or train "
+                f"loop. Received: warmup_steps={averagings[0].options.warmup_steps}. Override train_step, or train "
                 "the first steps under MultiWorkerMirroredStrategy."
             )
         for averaging in averagings:
@@ -232,7 +232,8 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
 
     def _model_facts(self, model: Any) -> dict[str, str]:
         averaging = None if model.optimizer is None else averaging_of(model.optimizer)
-        facts = {"averaging": self._averaging_options.described()}
+        options = self._averaging_options if averaging is None else averaging.options
+        facts = {"averaging": options.described()}
         if averaging is not None and averaging.fragments and averaging.fragments[0].outer is not None:
             facts["outer optimizer"] = describe(averaging.fragments[0].outer.optimizer)
         return {**super()._model_facts(model), **facts}
@@ -247,6 +248,11 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             f"Expected: gradient_accumulation_steps=1 under LocalSGDStrategy. Received: {self._accumulation}. "
             "Use larger batches, or more local steps."
         )
+
+
+def _gpus() -> list[str] | None:
+    """All GPUs of this worker, which a resolver made from a `Cluster` doesn't count; None where there are none."""
+    return [f"GPU:{index}" for index, _ in enumerate(tf.config.list_physical_devices("GPU"))] or None
 
 
 class AverageAtEnds(keras.callbacks.Callback):

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_averaging import averaging_of
 from tfdist.gradients.averaging import LocalAveraging, LocalStep, explained_difference
 from tfdist.strategies.keras_steps import StepFunction, assigned_state, keras_replica_step, predict_function
 from tfdist.strategies.logs import Logs, Values
@@ -50,7 +51,8 @@ class LocalTrainFunction(StepFunction):
             self._kept_at.assign(_NONE)
 
     def _cross_replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
-        warmup = self._strategy.averaging_options.warmup_steps
+        averaging = averaging_of(self._model.optimizer)
+        warmup = 0 if averaging is None else averaging.options.warmup_steps
         if not warmup:
             return self._local_step(data)
         is_warm = tf.convert_to_tensor(self._model.optimizer.iterations) >= warmup

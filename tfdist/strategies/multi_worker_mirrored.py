@@ -74,8 +74,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             if "program startup" not in str(error):
                 raise
             raise RuntimeError(
-                "MultiWorkerMirroredStrategy() connects the workers, which TensorFlow allows only before its first "
-                "operation. Received: a strategy made after a tensor, dataset or model. Make the strategy first."
+                f"{type(self).__name__}() connects the workers, which TensorFlow allows only before its first "
+                "operation. Received: a strategy made after a tensor, dataset, model or optimizer. Make the strategy "
+                "first."
             ) from error
         self._peer_timeout_seconds = peer_timeout_seconds
         # Strategies are made in the same order on all workers, and so are the occasions on which workers meet.

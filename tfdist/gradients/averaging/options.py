@@ -32,8 +32,8 @@ class AveragingOptions:
         compression: of the averaged change on the wire: None, "bfloat16" or "int8", see `compression.py`.
         fragments: parts of the variables that are averaged one after another, each every H steps, at evenly spaced
             steps, so that less is sent at a time (Streaming DiLoCo); 1 for all at once.
-        verify_equal: whether replicas compare fingerprints of what they averaged. On 2 workers with a model of 8
-            variables it is 128 bytes and one collective for each averaging.
+        verify_equal: whether replicas compare fingerprints of what they averaged: 8 bytes from every replica for each
+            variable, and a pass over the values.
 
     Raises:
         ValueError, TypeError: an option is wrong.
