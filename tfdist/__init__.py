@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _STRATEGIES = {
+    "LocalSGDStrategy": "tfdist.strategies.local_sgd",
     "MirroredStrategy": "tfdist.strategies.mirrored",
     "MultiWorkerMirroredStrategy": "tfdist.strategies.multi_worker_mirrored",
     "OneDeviceStrategy": "tfdist.strategies.one_device",
@@ -19,6 +20,7 @@ _STRATEGIES = {
 _MODULES = ("callbacks", "cluster", "data", "gradients", "launch", "updates")
 
 __all__ = [
+    "LocalSGDStrategy",
     "MirroredStrategy",
     "MultiWorkerMirroredStrategy",
     "OneDeviceStrategy",

@@ -56,6 +56,20 @@ def test_one_device_two_replicas_and_two_workers_train_alike(tmp_path):
 
 
 @pytest.mark.cluster
+def test_two_workers_average_by_an_outer_optimizer():
+    run = train("configs/local_sgd.yaml", "epochs=2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    before, after = map(float, losses(run.stdout))
+    assert after < before
+
+
+def test_an_outer_optimizer_that_does_not_exist():
+    run = train("configs/local_sgd.yaml", "launch.workers=1", "strategy.options.outer_optimizer.name=sdg")
+    assert run.returncode != 0
+    assert "Received: strategy.options.outer_optimizer='sdg'. Did you mean 'SGD'?" in run.stdout + run.stderr
+
+
+@pytest.mark.cluster
 def test_tfrecords_are_written_once_and_read_by_two_workers(tmp_path):
     folders = [f"{part}.options.folder={tmp_path}" for part in ("data", "validation_data")]
     done = train("configs/tfrecords.yaml", "epochs=2", *folders)

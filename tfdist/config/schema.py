@@ -24,7 +24,7 @@ class Part:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-_OF_WORKERS = ("MultiWorkerMirroredStrategy", "ParameterServerStrategy")
+_OF_WORKERS = ("MultiWorkerMirroredStrategy", "LocalSGDStrategy", "ParameterServerStrategy")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdist.config.checking import check
-from tfdist.config.objects import classes_of, make
+from tfdist.config.objects import classes_of, find, make
 from tfdist.config.schema import Part, TrainConfig
 from tfdist.errors import ConfigError
 
@@ -72,7 +72,8 @@ def _strategy(config: TrainConfig, folder: Path) -> Any:
         return None
     names = [name for name in tfdist.__all__ if name.endswith("Strategy")]
     known = {name: getattr(tfdist, name) for name in names}
-    return make(with_objects(config.strategy, folder), "strategy", folder, known)
+    described = _with_outer_optimizer(with_objects(config.strategy, folder), folder)
+    return make(described, "strategy", folder, known)
 
 
 def with_objects(strategy: Part, folder: Path) -> Part:
@@ -91,6 +92,20 @@ def with_objects(strategy: Part, folder: Path) -> Part:
             part = Part(**check(described, Part, key, "in strategy.options"))
             made[name] = make(part, key, folder, classes_of(module, base))
     return Part(strategy.name, {**strategy.options, **made})
+
+
+def _with_outer_optimizer(strategy: Part, folder: Path) -> Part:
+    """Its `outer_optimizer`, described as `optimizer` is, as a function: it is made after the strategy."""
+    import keras
+
+    if "outer_optimizer" not in strategy.options:
+        return strategy
+    key, described = "strategy.options.outer_optimizer", strategy.options["outer_optimizer"]
+    whole = {"name": described} if isinstance(described, str) else described
+    part = Part(**check(whole, Part, key, "in strategy.options"))
+    optimizers = classes_of(keras.optimizers, keras.optimizers.Optimizer)
+    find(part.name, key, folder, optimizers)
+    return Part(strategy.name, {**strategy.options, "outer_optimizer": lambda: make(part, key, folder, optimizers)})
 
 
 def _data(part: Part | None, key: str, config: TrainConfig, folder: Path) -> Any:

@@ -136,10 +136,14 @@ class StepFunction:
             return self._logs.split(self._step(data), []), tf.constant(1)
         with metrics_of_rows_only(self._model, step):
             logs = self._step(data)
-        if self._training:
-            average_assigned(self._model, step)
+        self._end_replica_step(step)
         others = self._logs.split(logs, step.results)
         return averaged(others, step), tf.cast(step.total_rows(), tf.int32)
+
+    def _end_replica_step(self, step: hooks.Step) -> None:
+        """In each replica, after Keras' step."""
+        if self._training:
+            average_assigned(self._model, step)
 
     def _metric_results(self) -> Values:
         return global_metric_results(self._strategy, self._model, self._logs.metrics)
@@ -219,31 +223,36 @@ def with_nones(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda data: step(tf.nest.map_structure(without_optional, data))
 
 
-def keras_replica_step(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def keras_replica_step(step: Callable[[Any], Any], kind: type[ReplicaStep] = ReplicaStep) -> Callable[[Any], Any]:
     """`step` in a `ReplicaStep` of its own, with missing inputs as None and never without a row."""
 
     def run(data: Any) -> Any:
         data = tf.nest.map_structure(without_optional, data)
         rows = count_rows(data)
-        with hooks.step_scope(ReplicaStep(rows, in_keras=True)):
+        with hooks.step_scope(kind(rows, in_keras=True)):
             return step(data if rows is None else pad_if_empty(data, rows))
 
     return run
 
 
 def average_assigned(model: Any, step: hooks.Step) -> None:
-    """Average what layers assigned in this step (BatchNormalization's moving statistics, say) over the replicas.
+    """Average what layers assigned in this step over the replicas.
 
     Means are weighted by rows; a replica without rows, whose statistics are NaN, weighs nothing.
     """
-    own = {id(v) for v in model.non_trainable_variables} - _synchronized_ids(model)
-    own -= {id(v) for v in model.metrics_variables}
-    variables = list({id(v): v for v in step.assigned if id(v) in own}.values())
-    variables = [v for v in variables if tf.as_dtype(v.dtype).is_floating]
+    variables = assigned_state(model, step)
     if variables:
         values = [tf.identity(v.value) for v in variables]
         for variable, value in zip(variables, average_over_replicas(values, share=step.row_share()), strict=True):
             variable.assign(value)
+
+
+def assigned_state(model: Any, step: hooks.Step) -> list[Any]:
+    """What layers assigned in this step and replicas may have apart: BatchNormalization's moving statistics, say."""
+    own = {id(v) for v in model.non_trainable_variables} - _synchronized_ids(model)
+    own -= {id(v) for v in model.metrics_variables}
+    variables = list({id(v): v for v in step.assigned if id(v) in own}.values())
+    return [v for v in variables if tf.as_dtype(v.dtype).is_floating]
 
 
 def _synchronized_ids(model: Any) -> set[int]:

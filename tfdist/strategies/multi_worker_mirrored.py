@@ -74,8 +74,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             if "program startup" not in str(error):
                 raise
             raise RuntimeError(
-                "MultiWorkerMirroredStrategy() connects the workers, which TensorFlow allows only before its first "
-                "operation. Received: a strategy made after a tensor, dataset or model. Make the strategy first."
+                f"{type(self).__name__}() connects the workers, which TensorFlow allows only before its first "
+                "operation. Received: a strategy made after a tensor, dataset, model or optimizer. Make the strategy "
+                "first."
             ) from error
         self._peer_timeout_seconds = peer_timeout_seconds
         # Strategies are made in the same order on all workers, and so are the occasions on which workers meet.
@@ -112,11 +113,14 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def check_before_steps(self, model: Any) -> None:
         """Refuse workers whose weights differ, which callbacks may have loaded."""
-        self._compare("fit", weight_facts(model))
+        self._compare("fit", self._weight_facts(model))
 
     def check_before_predict(self, model: Any) -> None:
         """Refuse a `predict` that other workers take no part in."""
         self._compare("predict", self._model_facts(model))
+
+    def _weight_facts(self, model: Any) -> dict[str, str]:
+        return weight_facts(model)
 
     def _model_facts(self, model: Any) -> dict[str, str]:
         return model_facts(model, self.options_of(model.optimizer))
@@ -142,12 +146,12 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 accumulation.hold_sums()
 
     def save_together(self, what: str) -> bool:
-        """Whether all workers are about to save `what` now; asked in the middle of an accumulation.
+        """Whether all workers are about to save `what` now; asked where the file is to hold what each of them has.
 
         The chief waits for the others a while, since it can't know whether they are to come.
         """
-        # Named by how far the accumulations are, so that what only the chief saved elsewhere doesn't count.
-        point = f"saves/{what}/{'/'.join(one.position for one in self.pending_accumulations)}"
+        # Named by how far training is, so that what only the chief saved elsewhere doesn't count.
+        point = f"saves/{what}/{self._save_position()}"
         self._writes[point] += 1
         key = f"{self._room}/{self._occasion}/{point}/{self._writes[point]}"
         if not self.is_chief:
@@ -159,11 +163,15 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         tf_compat.publish(f"{key}/decision", "together" if here else "alone")
         if not here:
             logger.warning(
-                "%s is saved in the middle of accumulating gradients, without the micro-batches since the last "
-                "optimizer step, because not all workers save it. Save on every worker, or after an optimizer step",
-                what,
+                "%s is saved %s, because not all workers save it. Save on every worker", what, self._saved_alone
             )
         return here
+
+    #: What a file lacks that only the chief has saved.
+    _saved_alone = "in the middle of accumulating gradients, without the micro-batches since the last optimizer step"
+
+    def _save_position(self) -> str:
+        return "/".join(one.position for one in self.pending_accumulations)
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""

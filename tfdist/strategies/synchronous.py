@@ -87,10 +87,17 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
         @tf.autograph.experimental.do_not_convert
         def in_step(*args: Any, **kwargs: Any) -> Any:
-            with hooks.step_scope(ReplicaStep(count_rows((args, kwargs)), in_keras=False)):
+            with hooks.step_scope(self.replica_step(count_rows((args, kwargs)), in_keras=False)):
                 return convert(fn)(*args, **kwargs)
 
         return super().run(in_step, args=args, kwargs=kwargs, options=options)
+
+    #: What a step in a custom loop is to a replica.
+    replica_step: type[ReplicaStep] = ReplicaStep
+
+    def run_replicas(self, function: Callable[[Any], Any], data: Any) -> Any:
+        """Call a function in every replica, on that replica's part of a distributed batch."""
+        return super().run(tf.autograph.experimental.do_not_convert(function), args=(data,))
 
     def run_keras_step(self, step: Callable[[Any], Any], data: Any, *, weighs: bool) -> Any:
         """Run one of Keras' steps in every replica, on that replica's part of `data`.
@@ -101,7 +108,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
             weighs: whether a single replica's rows matter.
         """
         replica_step = keras_replica_step(step) if weighs or self.num_replicas_in_sync > 1 else with_nones(step)
-        return super().run(tf.autograph.experimental.do_not_convert(replica_step), args=(data,))
+        return self.run_replicas(replica_step, data)
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
         """Give every replica its part of the data.
