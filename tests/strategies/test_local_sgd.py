@@ -19,9 +19,9 @@ TOLERANCE = 1e-12
 #: Workers and devices of each, and what is trained there.
 SETUPS = {
     (1, 2): [name for name in CASES if name != "levels"],
-    (1, 3): ["adam kept", "diloco"],
+    (1, 3): ["diloco"],
     (2, 1): ["sgd", "batch normalization", "adam averaged", "diloco", "warm-up", "fragments", "saved"],
-    (2, 2): ["levels", "diloco"],
+    (2, 2): ["levels"],
 }
 
 
