@@ -56,7 +56,7 @@ def test_a_worker_meets_the_centre_every_so_many_steps(results):
 def test_mixed_precision_and_constraints(results, name):
     found = results[f"mixed {name}"]
     assert found["iterations"] == 150
-    assert found["loss"][-1] < found["loss"][0] / 2
+    assert found["loss"][-1] < 1.0, "the labels' variance is 4"
     assert found["norm"] <= 2.0 + 1e-3, "averages of constrained kernels are"
 
 
