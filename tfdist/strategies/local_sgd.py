@@ -101,7 +101,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         # In the order in which they were attached, which is the same on every worker.
         self._averagings: weakref.WeakKeyDictionary[LocalAveraging, None] = weakref.WeakKeyDictionary()
         self._found: list[LocalAveraging] = []
-        with local_devices(devices or _gpus()):
+        with local_devices(devices):
             super().__init__(
                 cluster, communication_options=communication_options, peer_timeout_seconds=peer_timeout_seconds
             )
@@ -248,11 +248,6 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             f"Expected: gradient_accumulation_steps=1 under LocalSGDStrategy. Received: {self._accumulation}. "
             "Use larger batches, or more local steps."
         )
-
-
-def _gpus() -> list[str] | None:
-    """All GPUs of this worker, which a resolver made from a `Cluster` doesn't count; None where there are none."""
-    return [f"GPU:{index}" for index, _ in enumerate(tf.config.list_physical_devices("GPU"))] or None
 
 
 class AverageAtEnds(keras.callbacks.Callback):

@@ -204,11 +204,23 @@ def as_resolver(
     """The TensorFlow resolver of a cluster."""
     if not isinstance(cluster, Cluster):
         return cluster
+    # A resolver that isn't told takes it that there are none, and the strategy its CPU.
+    accelerators = {"GPU": count_gpus()}
     if cluster.is_local:
-        return tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec({}))
+        return tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec({}), num_accelerators=accelerators
+        )
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({job: list(addresses) for job, addresses in cluster.jobs.items()}),
         task_type=cluster.task.type,
         task_id=cluster.task.index,
+        num_accelerators=accelerators,
         rpc_layer=cluster.rpc_layer,
+    )
+
+
+def count_gpus() -> int:
+    """GPUs of this process, the parts of one that the user has cut counted each; TensorFlow isn't started for it."""
+    return sum(
+        len(tf.config.get_logical_device_configuration(gpu) or [gpu]) for gpu in tf.config.list_physical_devices("GPU")
     )
