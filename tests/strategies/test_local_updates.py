@@ -81,6 +81,14 @@ def test_parts_are_as_long_as_their_worker_is_fast(results):
     assert results["paced"]["reported"] == 600
 
 
+def test_parts_have_as_many_records_whatever_is_known_of_the_data(results):
+    """38 steps of unknown number are 10 parts of 4; 10 are 3; where the length is known nothing is left out."""
+    found = results["lengths"]
+    assert found["unknown"] == (STEPS, 10)
+    assert found["limited"] == (10, 3)
+    assert found["all"][0] == STEPS
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

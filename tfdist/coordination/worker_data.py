@@ -142,15 +142,19 @@ class WorkerPass:
 
     def follow(self, sizes: PartSizes, steps: int) -> None:
         """Give each worker's executions as many steps as it is fast, on average so many; if the length is known."""
-        if self.data.num_steps is None:
-            return
-        if self.steps_per_epoch is None or self.steps_per_epoch >= self.data.num_steps:
+        length, limit = self.data.num_steps, self.steps_per_epoch
+        if length is not None and (limit is None or limit >= length):
             self._pace = sizes, steps
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether executions have as many steps as their workers are fast."""
+        return self._pace is not None
 
     @property
     def is_measured(self) -> bool:
         """Whether it's known beforehand if there is a next step, and what executions have which."""
-        return self._pace is None and (self.data.num_steps is not None or self.data.is_endless)
+        return not self.is_paced and (self.data.num_steps is not None or self.data.is_endless)
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -172,9 +176,8 @@ class WorkerPass:
             self.epoch, self.id = next(self.data.epochs), next(_ids)
             # Once, and here: in the coordinator's threads it would be an operation on the worker for every execution.
             self._seeds = self.data.seeds(self.number)
-        if self.has_ended or (
-            self.is_measured and not self.data.is_endless and self._begun >= (self.data.num_steps or 0)
-        ):
+        length = None if self.is_paced else self.data.num_steps
+        if self.has_ended or (length is not None and self._begun >= length):
             raise StopIteration
         work = LeasedWork(self, self._dealer, count, self._pace and self._pace[0])
         left = count if self.data.num_steps is None else self.data.num_steps - self._begun

@@ -246,13 +246,10 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         """Train steps that an execution doesn't part, with the data of the last `fit`."""
         return self.update.steps_together(self._batch_rows) if isinstance(self.update, LocalPolicy) else 1
 
-    def pace(self, data: Feed | WorkerPass) -> bool:
+    def pace(self, data: Feed | WorkerPass) -> None:
         """Let executions have as many steps as their workers are fast, if the policy asks for it and the data can."""
-        if not isinstance(self.update, LocalPolicy) or not self.update.follows_speed:
-            return False
-        if isinstance(data, WorkerPass):
+        if isinstance(self.update, LocalPolicy) and self.update.follows_speed and isinstance(data, WorkerPass):
             data.follow(self._sizes, self.steps_together)
-        return True
 
     def count_steps(self, optimizer: Any, steps: int) -> None:
         """Add what workers have made with parameters of their own to the optimizer's count, which is all workers'."""

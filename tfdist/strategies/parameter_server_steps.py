@@ -65,8 +65,6 @@ class CoordinatedFunction:
         #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
         self._ahead = 0
         self._left: int | None = None
-        #: Steps of an execution at most; with the data of an epoch.
-        self._most = self._taken
         self._functions: dict[Any, WorkerFunction] = {}
         self._latest: Logs | None = None
         self._data: Any = None
@@ -118,7 +116,9 @@ class CoordinatedFunction:
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
         if self._training:
             self._strategy.staleness = Staleness()
-            self._most = self._taken * (_FASTEST if self._strategy.pace(data) else 1)
+            self._strategy.pace(data)
+            if isinstance(data, WorkerPass) and data.is_paced:
+                self._left = None  # the data's own end comes first
 
     def _next_found(self, data: WorkerPass) -> Logs:
         """Of data of which nobody knows what executions have: Keras is told of steps when so many have landed."""
@@ -160,10 +160,10 @@ class CoordinatedFunction:
             self._begin_batches(batches, data.spec)
             begun = len(batches)
         else:
-            work = data.begin(
-                count if data.is_measured else self._most, always=self._left is None or self._left % self._taken == 0
-            )
-            self._begin_lease(data.data, work)
+            most = self._taken * _FASTEST if data.is_paced else self._taken
+            always = self._left is None or self._left % self._taken == 0
+            work = data.begin(most if data.is_paced else count, always=always)
+            self._begin_lease(data.data, work, most)
             begun = work.steps
         if self._left is not None:
             self._left -= count
@@ -188,10 +188,11 @@ class CoordinatedFunction:
             return self._fit
         return self._rounds.begin(function.pushes)
 
-    def _begin_lease(self, data: Any, work: LeasedWork) -> None:
-        if data.name not in self._functions:
-            self._functions[data.name] = WorkerFunction.of_leases(self._step, data, self._most)
-        function = self._functions[data.name]
+    def _begin_lease(self, data: Any, work: LeasedWork, most: int) -> None:
+        key = data.name, most
+        if key not in self._functions:
+            self._functions[key] = WorkerFunction.of_leases(self._step, data, most)
+        function = self._functions[key]
         work.number = self._number(function)
 
         def arguments(worker: int) -> tuple[Any] | None:

@@ -206,6 +206,23 @@ def mixed_precision(cluster: Cluster, policy: Any) -> dict[str, Any]:
     return {"loss": loss, "iterations": int(optimizer.iterations), "norm": np.linalg.norm(first.kernel, axis=0).max()}
 
 
+def of_unknown_length(cluster: Cluster) -> dict[str, Any]:
+    """Workers read it, and nobody knows how long it is; then the same data, a part of it, then all."""
+    strategy = tfdist.ParameterServerStrategy(cluster, update=Incremental(TOGETHER * BATCH))
+    with strategy.scope():
+        model = build(sgd())
+    found = {}
+    unknown, known = batches().filter(lambda x, y: True), batches()
+    for name, data, options in [
+        ("unknown", unknown, {}),
+        ("limited", known, {"steps_per_epoch": 10}),
+        ("all", known, {"steps_per_epoch": 38}),
+    ]:
+        model.fit(data, verbose=0, **options)
+        found[name] = strategy.reported_steps, strategy.staleness.pushes
+    return found
+
+
 def refused(cluster: Cluster) -> dict[str, str]:
     """What is said of what can't be."""
     said = {}
@@ -247,6 +264,7 @@ def main(output: Path) -> None:
         results["incremental"] = fitted(cluster, Incremental(TOGETHER * BATCH), sgd, data="feed")
         results["incremental by hand"] = averaged_by_hand(sgd, TOGETHER, WORKERS, mean_of_steps=False)
         results["tally"] = tallied(cluster, Incremental(2 * BATCH))
+        results["lengths"] = of_unknown_length(cluster)
         results["refused"] = refused(cluster)
         for policy in (Accumulated(TOGETHER), ElasticAveraging(ALPHA, EVERY), Incremental(TOGETHER * BATCH)):
             results[f"mixed {type(policy).__name__}"] = mixed_precision(cluster, policy)
