@@ -20,13 +20,22 @@ class CheckpointState(tf.train.experimental.PythonState):
         """What was added up over all replicas; called when a checkpoint is saved, on every worker that saves."""
         arrays: dict[str, np.ndarray] = {}
         self._state.save_own_variables(arrays)
-        if not arrays:
-            return b""
-        file = io.BytesIO()
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        return file.getvalue()
+        return to_bytes(arrays)
 
     def deserialize(self, string_value: bytes) -> None:
         """Go on from a checkpoint."""
-        arrays = dict(np.load(io.BytesIO(string_value))) if string_value else {}
-        self._state.load_own_variables(arrays)
+        self._state.load_own_variables(from_bytes(string_value))
+
+
+def to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """Arrays by name as a checkpoint holds them; nothing if there are none."""
+    if not arrays:
+        return b""
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def from_bytes(saved: bytes) -> dict[str, np.ndarray]:
+    """What `to_bytes` was given."""
+    return dict(np.load(io.BytesIO(saved))) if saved else {}

@@ -11,7 +11,6 @@ Keras leaves it alone, and finds those of the chief's first replica where it loo
 from __future__ import annotations
 
 import contextlib
-import io
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +20,7 @@ import tensorflow as tf
 
 from tfdist._compat.keras_averaging import rule_state_of
 from tfdist._compat.keras_saveable_state import SaveableState
+from tfdist.gradients.checkpoint_state import from_bytes, to_bytes
 from tfdist.log import logger
 
 
@@ -125,12 +125,8 @@ class AveragingCheckpoint(tf.train.experimental.PythonState):
         arrays: dict[str, np.ndarray] = {}
         with self._state.held("checkpoint"):
             self._state.save_own_variables(arrays)
-        if not arrays:
-            return b""
-        file = io.BytesIO()
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        return file.getvalue()
+        return to_bytes(arrays)
 
     def deserialize(self, string_value: bytes) -> None:
         """Go on from a checkpoint; later, since TensorFlow restores the optimizer's variables after this."""
-        self._state.load_later(dict(np.load(io.BytesIO(string_value))) if string_value else {})
+        self._state.load_later(from_bytes(string_value))
