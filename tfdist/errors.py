@@ -29,6 +29,10 @@ class DataError(TfdistError, ValueError):
     """Input files are not what they should be; the message names the file and the fix."""
 
 
+class CheckpointError(TfdistError, RuntimeError):
+    """A checkpoint can't be written, or doesn't belong to what is trained; the message names the folder and the fix."""
+
+
 class CorruptRecordError(DataError):
     """A record can't be read; the message names the file, the record and its first byte."""
 

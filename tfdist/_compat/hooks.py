@@ -165,17 +165,43 @@ def begin_fit(model: Any) -> None:
     """Note that a `fit` of the model begins."""
     _fitting.append(model)
     model.__dict__["_tfdist_fit"] = {"input", "step"}
+    model.__dict__.pop("_tfdist_epoch_iterator", None)
 
 
 def end_fit(model: Any) -> None:
     """Note that the `fit` is over."""
     _fitting.remove(model)
     model.__dict__.pop("_tfdist_fit", None)
+    model.__dict__.pop("_tfdist_epoch_iterator", None)
 
 
 def is_fitting(model: Any) -> bool:
     """Whether a `fit` of the model is under way."""
     return "_tfdist_fit" in model.__dict__
+
+
+class LastCallback:
+    """A Keras callback that `fit` calls after all others, Keras' own `History` included.
+
+    Attributes:
+        others: the user's callbacks of this `fit`, in order.
+    """
+
+    others: tuple[Any, ...] = ()
+
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """What else a `fit` on this data needs, called before the user's callbacks."""
+        return []
+
+
+def note_epoch_iterator(model: Any, iterator: Any) -> None:
+    """Remember Keras' iterator over what the `fit` under way trains on."""
+    model.__dict__["_tfdist_epoch_iterator"] = iterator
+
+
+def epoch_iterator_of(model: Any) -> Any:
+    """Keras' iterator over what the `fit` under way trains on; None before it has one."""
+    return model.__dict__.get("_tfdist_epoch_iterator")
 
 
 class DataPosition(Protocol):
@@ -208,16 +234,32 @@ def set_progress(model: Any, progress: FitProgress | None) -> None:
     model.__dict__["_tfdist_progress"] = progress
 
 
-def note_resume(model: Any, epoch: int, positions: list[tuple[int, int]]) -> None:
-    """Note that a backup was restored: `fit` goes on in this epoch of its own, at these places of its data."""
-    model.__dict__["_tfdist_resume"] = epoch, positions
+@dataclass(frozen=True)
+class Resume:
+    """Where a `fit` goes on.
+
+    Attributes:
+        epoch: of `fit`.
+        positions: epoch and step of each of its data sets.
+        first_step: the number that Keras gives the epoch's first step; 0 if it counts the rest as an epoch.
+    """
+
+    epoch: int
+    positions: list[tuple[int, int]]
+    first_step: int = 0
 
 
-def take_resume(model: Any, epoch: int) -> list[tuple[int, int]] | None:
-    """Where to go on, once, if this is the epoch in which a backup was made."""
-    if model.__dict__.get("_tfdist_resume", (None,))[0] != epoch:
-        return None
-    return model.__dict__.pop("_tfdist_resume")[1]
+def note_resume(model: Any, resume: Resume) -> None:
+    """Note that a backup was restored."""
+    model.__dict__["_tfdist_resume"] = resume
+
+
+def take_resume(model: Any, epoch: int) -> Resume:
+    """Where to go on, once, if this is the epoch in which a backup was made; else nowhere in particular."""
+    resume = model.__dict__.get("_tfdist_resume")
+    if resume is None or resume.epoch != epoch:
+        return Resume(epoch, [])
+    return model.__dict__.pop("_tfdist_resume")
 
 
 def note_short_epoch(model: Any, is_short: bool) -> None:

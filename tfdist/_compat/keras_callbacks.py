@@ -121,7 +121,7 @@ def load_backup(self: Any) -> None:
     if steps in saved:
         self._tfdist_saved = {steps: saved[steps]}
         self.model._initial_epoch = self._current_epoch = saved[steps]["epoch"]
-        hooks.note_resume(self.model, saved[steps]["epoch"], saved[steps]["positions"])
+        hooks.note_resume(self.model, hooks.Resume(saved[steps]["epoch"], saved[steps]["positions"]))
 
 
 def _positions_path(self: Any) -> str:

@@ -82,12 +82,15 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
             f"Expected: a model made under `with strategy.scope():` of this {type(current).__name__}. "
             f"Received: a model made under {_strategy_name(self)}. Build and compile the model in the scope."
         )
-    participant = own or accumulation_of(getattr(self, "optimizer", None))
-    if participant is None:
-        return _upstream["fit"](self, *args, **kwargs)
     arguments = _fit_signature.bind(self, *args, **kwargs)
-    ours = participant.fit_callbacks(arguments.arguments.get("x"), arguments.arguments.get("steps_per_epoch"))
-    arguments.arguments["callbacks"] = _with_callbacks(self, ours, arguments.arguments.get("callbacks"))
+    given = arguments.arguments.get("callbacks")
+    participants = [own or accumulation_of(getattr(self, "optimizer", None)), *_last_callbacks(given)]
+    participants = [one for one in participants if one is not None]
+    if not participants:
+        return _upstream["fit"](self, *args, **kwargs)
+    data, steps = arguments.arguments.get("x"), arguments.arguments.get("steps_per_epoch")
+    ours = {type(one): one for part in reversed(participants) for one in part.fit_callbacks(data, steps)}
+    arguments.arguments["callbacks"] = _with_last(_with_callbacks(self, [*ours.values()], given), given)
     hooks.begin_fit(self)
     try:
         for accumulation in hooks.accumulations_of(self):
@@ -106,6 +109,32 @@ def _with_callbacks(model: Any, ours: list[Any], callbacks: Any) -> Any:
         callback.set_model(model)
         callback.set_params(callbacks.params)
         callbacks.callbacks.insert(0, callback)
+    return callbacks
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return list(callbacks.callbacks)
+    return keras.tree.flatten(callbacks) if callbacks else []
+
+
+def _last_callbacks(callbacks: Any) -> list[Any]:
+    return [one for one in _listed(callbacks) if isinstance(one, hooks.LastCallback)]
+
+
+def _with_last(callbacks: Any, given: Any) -> Any:
+    """Callbacks with those at the end that are to see what all others have done."""
+    last = _last_callbacks(given)
+    if not last:
+        return callbacks
+    rest = [one for one in _listed(callbacks) if one not in last]
+    for one in last:
+        one.others = tuple(other for other in _listed(given) if other not in last)
+    if not any(isinstance(one, keras.callbacks.History) for one in rest):
+        rest.append(keras.callbacks.History())
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [*rest, *last]
+    callbacks.callbacks[:] = [*rest, *last]
     return callbacks
 
 
@@ -179,20 +208,27 @@ def predict_on_batch(self: Any, x: Any) -> Any:
 def maybe_symbolic_build(self: Any, iterator: Any = None, data_batch: Any = None) -> None:
     """Build model, metrics and optimizer in the scope, then let the strategy refuse what can't work."""
     strategy = hooks.model_strategy(self)
-    if strategy is None:
-        return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
     # The first call in `fit` is for the training data; later ones are for validation.
     training = iterator is not None and hooks.is_first_of_fit(self, "input")
+    if training:
+        hooks.note_epoch_iterator(self, iterator)
+    if strategy is None:
+        return _upstream["_maybe_symbolic_build"](self, iterator=iterator, data_batch=data_batch)
     if iterator is not None:
         strategy.note_epoch_length(iterator._distributed_dataset, iterator.steps_per_epoch)
     strategy.check_before_build(self, None if iterator is None else summarize(iterator, training))
     with strategy.scope():
-        if _is_unbuilt(self):
-            _build(self, _example(iterator) if data_batch is None else data_batch)
-        if self.optimizer is not None and not self.optimizer.built and _has_all_variables(self):
-            self.optimizer.build(self.trainable_variables)
+        build_if_needed(self, iterator, data_batch)
         self._post_build()
     return None
+
+
+def build_if_needed(model: Any, iterator: Any = None, data_batch: Any = None) -> None:
+    """Make the variables of model, metrics and optimizer, as far as that can be done before a step."""
+    if _is_unbuilt(model):
+        _build(model, _example(iterator) if data_batch is None else data_batch)
+    if model.optimizer is not None and not model.optimizer.built and _has_all_variables(model):
+        model.optimizer.build(model.trainable_variables)
 
 
 def _has_all_variables(model: Any) -> bool:

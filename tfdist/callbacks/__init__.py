@@ -1,6 +1,7 @@
 """Keras callbacks for distributed training."""
 
+from tfdist.callbacks.checkpoint import Checkpoint
 from tfdist.callbacks.input_monitor import InputMonitor
 from tfdist.callbacks.staleness_histogram import StalenessHistogram
 
-__all__ = ["InputMonitor", "StalenessHistogram"]
+__all__ = ["Checkpoint", "InputMonitor", "StalenessHistogram"]

@@ -97,6 +97,19 @@ class Accumulators(SaveableState):
         """Whether no micro-batch waits for its optimizer step; eagerly."""
         return not self.is_made or int(self.micro_step.numpy()) == 0
 
+    def replica_variables(self) -> dict[str, tf.Variable]:
+        """What decides the next optimizer step, by name; between steps only how many there were."""
+        if not self.is_made:
+            return {}
+        found = {"micro_step": self.micro_step, "flushes": self.flushes, "weight": self.weight}
+        found |= {f"skipped_{name}": count for name, count in self.skipped.items()}
+        slots = {} if self.is_empty() else self.slots
+        return found | {
+            f"slot_{index}_{part}": variable
+            for index, slot in slots.items()
+            for part, variable in enumerate(slot.variables)
+        }
+
     # What Keras asks for when it saves and loads.
 
     def save_own_variables(self, store: Any) -> None:

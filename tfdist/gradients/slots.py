@@ -24,6 +24,10 @@ class Slot(Protocol):
     kind: str
     dtype: tf.DType
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """What it consists of, in an order that stays."""
+
     def add(self, gradient: Any) -> None:
         """Add a weighted gradient of the slot's dtype, in a replica."""
 
@@ -61,6 +65,11 @@ class DenseSlot:
         self.dtype = dtype
         self._sum = local_variable(tf.zeros(shape, dtype), "gradient_accumulator")
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The sum."""
+        return [self._sum]
+
     def add(self, gradient: Any) -> None:
         """Add a weighted gradient; IndexedSlices, which came dense before, are made dense."""
         if isinstance(gradient, tf.IndexedSlices):
@@ -96,6 +105,11 @@ class SparseSlot:
         rows = tf.TensorShape([None]).concatenate(shape[1:])
         self._values = local_variable(tf.zeros([0, *shape[1:]], dtype), "gradient_rows", shape=rows)
         self._indices = local_variable(tf.zeros([0], tf.int64), "gradient_row_indices", shape=[None])
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Rows and their indices."""
+        return [self._values, self._indices]
 
     def add(self, gradient: Any) -> None:
         """Keep the rows of weighted IndexedSlices.

@@ -40,9 +40,10 @@ class FitPosition(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Before the epoch's iterator is made."""
-        self._seen = 0
+        resume = hooks.take_resume(self.model, epoch)
+        self._seen = resume.first_step
         self._progress.epoch = epoch
-        for position, place in zip(self._positions, hooks.take_resume(self.model, epoch) or (), strict=False):
+        for position, place in zip(self._positions, resume.positions, strict=False):
             position.move_to(*place)
         if self._is_epoch_of_data:
             for position in self._positions:

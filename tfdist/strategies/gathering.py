@@ -1,9 +1,10 @@
-"""All rows of an output, in order, on every worker."""
+"""All rows of an output, or all workers' bytes, in order, on every worker."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 _GATHERED = (tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.int32, tf.int64)
@@ -38,3 +39,29 @@ def _gather(value: Any) -> Any:
     if value.dtype in _GATHERED:
         return context.all_gather(value, axis=0)
     return tf.cast(context.all_gather(tf.cast(value, tf.int32), axis=0), value.dtype)
+
+
+def gather_bytes(strategy: Any, payload: bytes) -> list[bytes]:
+    """Every worker's payload, in the order of workers; eagerly, at the same time on every worker.
+
+    Args:
+        strategy: the synchronous strategy.
+        payload: of this worker, of any length.
+    """
+    local = len(strategy.extended.worker_devices)
+    words = np.frombuffer(payload + bytes(-len(payload) % 4), np.int32)
+
+    def own(context: Any) -> tf.Tensor:
+        # Replicas of a worker are neighbours, and the first one has all that the worker sends.
+        is_first = context.replica_id_in_sync_group % local == 0
+        header = [strategy.worker_index, len(payload), len(words)] if is_first else [-1, 0, 0]
+        return tf.concat([header, words if is_first else words[:0]], 0)
+
+    gathered = np.asarray(strategy.gather(strategy.experimental_distribute_values_from_function(own), axis=0))
+    found: dict[int, bytes] = {}
+    while len(gathered):
+        worker, size, length = (int(number) for number in gathered[:3])
+        if worker >= 0:
+            found[worker] = gathered[3 : 3 + length].tobytes()[:size]
+        gathered = gathered[3 + length :]
+    return [found[worker] for worker in range(strategy.num_workers)]

@@ -6,7 +6,7 @@ import collections
 import itertools
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
 from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for, weight_facts
+from tfdist.strategies.gathering import gather_bytes
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 _made = itertools.count()
@@ -138,6 +139,35 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             workers=self.num_workers,
             timeout_seconds=self._peer_timeout_seconds,
         )
+
+    # What all workers do together at a boundary between steps.
+
+    def agree(self, occasion: str, facts: Mapping[str, str]) -> None:
+        """Compare the facts of all workers."""
+        self._compare(occasion, facts)
+
+    def from_chief(self, name: str, make: Callable[[], str]) -> str:
+        """Through the cluster's key-value store."""
+        if self.num_workers == 1:
+            return make()
+        self._writes[name] += 1
+        key = self._write_key(name)
+        if not self.is_chief:
+            kind, _, text = wait_for(key, "the chief", f"say {name}", self._peer_timeout_seconds).partition(":")
+            if kind == "failed":
+                raise WorkersDisagreeError(f"The chief could not say {name}: {text}")
+            return text
+        try:
+            text = make()
+        except BaseException as error:
+            tf_compat.publish(key, f"failed:{type(error).__name__}: {error}")
+            raise
+        tf_compat.publish(key, f"made:{text}")
+        return text
+
+    def gather_bytes(self, payload: bytes) -> list[bytes]:
+        """By a collective of the workers' first replicas."""
+        return [payload] if self.num_workers == 1 else gather_bytes(self, payload)
 
     def before_write(self, path: str) -> None:
         """In the middle of an accumulation the file holds what all workers have added up, so they reduce it first."""

@@ -8,7 +8,7 @@ global gradients; metric variables are summed and the logs computed from the sum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -80,6 +80,34 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
             self.chief_wrote(name, error=f"{type(error).__name__}: {error}")
             raise
         self.chief_wrote(name)
+
+    def agree(self, occasion: str, facts: Mapping[str, str]) -> None:
+        """Returns when all workers are about to do the same.
+
+        Args:
+            occasion: What it is, for messages.
+            facts: What must be equal on all of them.
+
+        Raises:
+            WorkersDisagreeError: If they aren't, or a worker doesn't come.
+        """
+
+    def from_chief(self, name: str, make: Callable[[], str]) -> str:
+        """What the chief has made, on all workers.
+
+        Args:
+            name: Of the text; the same on all workers.
+            make: Called on the chief, while the others wait.
+
+        Raises:
+            WorkersDisagreeError: On the others, if that failed on the chief, or took longer than
+                `peer_timeout_seconds`.
+        """
+        return make()
+
+    def gather_bytes(self, payload: bytes) -> list[bytes]:
+        """Every worker's payload, in the order of workers, on every worker."""
+        return [payload]
 
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""

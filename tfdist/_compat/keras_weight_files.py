@@ -1,0 +1,61 @@
+"""Keras' `.weights.h5` in two halves: a copy of the values, which training waits for, and the file, which it doesn't.
+
+Upstream: `save_weights` reads variables and writes them to disk one by one; the walk over a model's parts, which gives
+each its place in the file, is private, and takes private stores only.
+Here: one such store that keeps copies in memory; they go through upstream's own HDF5 store later, in any thread, so
+that plain Keras loads the file with `load_weights`. Seen in Keras 3.15.1. Can go when `save_weights` takes a store.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.saving.saving_lib import H5IOStore, NpzIOStore, _save_state
+
+
+class _Copies(dict[str, np.ndarray]):
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, np.array(keras.ops.convert_to_numpy(value)))
+
+
+class WeightCopies(NpzIOStore):
+    """Values by place in the file and name; what Keras' walk over a model writes to."""
+
+    def __init__(self) -> None:
+        super().__init__("", mode="w")
+        self._metadata: dict[str, Any] = {}
+
+    def make(self, path: str, metadata: Any = None) -> dict[str, np.ndarray]:
+        """A part of the model begins."""
+        self._metadata[path] = metadata
+        self.contents[path] = _Copies()
+        return self.contents[path]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all values."""
+        return sum(array.nbytes for part in self.contents.values() for array in part.values())
+
+    def to_h5(self) -> memoryview:
+        """The file; the copies are gone afterwards, so that they and the file aren't in memory together."""
+        # Not straight to disk: HDF5 can't close a file on a full disk, and tries again when the process ends.
+        file = io.BytesIO()
+        store = H5IOStore(file, mode="w")
+        while self.contents:
+            path = next(iter(self.contents))
+            arrays = self.contents.pop(path)
+            entry = store.make(path, self._metadata[path])
+            for name, array in arrays.items():
+                entry[name] = array
+        store.close()
+        return file.getbuffer()
+
+
+def copy_weights(model: Any) -> WeightCopies:
+    """Copies of all that `model.save_weights` would write: weights, the optimizer, and what tfdist keeps beside it."""
+    copies = WeightCopies()
+    _save_state(model, weights_store=copies, assets_store=None, inner_path="", visited_saveables=set())
+    return copies

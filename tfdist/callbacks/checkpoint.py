@@ -1,0 +1,292 @@
+"""Saves all that decides how training goes on, and goes on from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from importlib.metadata import version
+from typing import Any, Literal
+
+import keras
+
+from tfdist import _compat
+from tfdist._compat import hooks
+from tfdist._compat.keras_epoch_iterators import (
+    DataPlace,
+    EpochIterators,
+    forget_logs,
+    set_initial_epoch,
+    use_logs_if_no_step,
+)
+from tfdist._compat.keras_trainer import build_if_needed
+from tfdist._compat.keras_weight_files import copy_weights
+from tfdist.checkpoint import (
+    BackgroundWriter,
+    CallbackStates,
+    CheckpointFiles,
+    Content,
+    OneProcess,
+    capture_own,
+    check_model,
+    describe_model,
+    make_schedules,
+    restore,
+)
+from tfdist.checkpoint.plain_values import from_json, to_json
+from tfdist.checkpoint.state import WEIGHTS, capture_seeds
+from tfdist.errors import CheckpointError
+from tfdist.gradients.checkpoint_state import from_bytes, to_bytes
+from tfdist.log import logger
+from tfdist.strategies.fit_position import fit_position
+from tfdist.strategies.synchronous import SynchronousStrategy
+
+#: How long the other workers look for what the chief has found on the shared disk.
+_SEEN_LATE_SECONDS = 120.0
+
+
+@dataclasses.dataclass
+class _Place:
+    """A boundary.
+
+    Attributes:
+        epoch: in which training goes on.
+        step: batches of it that were used.
+        steps: batches that training has used in all.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+
+
+class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
+    """Saves training as it goes, and lets a `fit` that was killed go on to the same bits.
+
+    A checkpoint holds weights, optimizer, sums of accumulated gradients, metrics, random states, the place in the
+    epoch and in the data, the history and what other callbacks have learnt. `fit` calls it after all other callbacks,
+    wherever it stands among them. When a `fit` begins, it goes on from the newest whole checkpoint in the directory,
+    or begins anew if there is none; one directory is for one training. Under a strategy of several workers every worker
+    has the callback, the chief writes, and all see the directory. docs/checkpoints.md says what is exact.
+
+    Args:
+        directory: of this training's checkpoints, on a disk that all workers see.
+        every_steps: batches from one checkpoint to the next; they are made at its multiples, the end of an epoch at
+            the epoch's end.
+        every_seconds: seconds from one checkpoint to the next, by the chief's clock. With neither, checkpoints are made
+            at the end of each epoch. The end of `fit` always has one.
+        keep: how many whole ones stay, the newest.
+        on_error: what to do if a checkpoint can't be written: "raise" stops training, "warn" goes on without.
+
+    Raises:
+        ValueError: an option isn't what it should be, or the model is under a strategy that isn't a synchronous one of
+            tfdist.
+        CheckpointError: the directory can't be written, or holds checkpoints of another model.
+
+    Example:
+        >>> checkpoint = tfdist.callbacks.Checkpoint("/shared/run-7", every_steps=1000)
+        >>> model.fit(dataset, epochs=10, callbacks=[checkpoint])  # again after a failure: goes on
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every_steps: int | None = None,
+        every_seconds: float | None = None,
+        keep: int = 3,
+        on_error: Literal["raise", "warn"] = "raise",
+    ) -> None:
+        super().__init__()
+        if on_error not in ("raise", "warn"):
+            raise ValueError(f'Expected: on_error="raise" or "warn". Received: on_error={on_error!r}. Use one of them.')
+        _compat.install()
+        self._files = CheckpointFiles(directory, keep)
+        self._schedules = make_schedules(every_steps, every_seconds)
+        self._options = {"every_steps": str(every_steps), "every_seconds": str(every_seconds)}
+        self._raises = on_error == "raise"
+        self._writer = BackgroundWriter()
+        self._workers: Any = OneProcess()
+        self._place, self._is_due = _Place(), False
+        self._resume: tuple[str, Content] | None = None
+
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """Positions in TFRecord data are known for models without a strategy too."""
+        return fit_position(data, steps_per_epoch)
+
+    # Going on.
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Behind all others, whose `on_train_begin` may reset what is restored here."""
+        self._workers = self._workers_of_model()
+        self._place, self._is_due, self._resume = _Place(), False, None
+        build_if_needed(self.model, hooks.epoch_iterator_of(self.model))
+        if not self.model.built:
+            raise ValueError(
+                "Expected: a model whose weights are there before its first step, so that a checkpoint can be loaded. "
+                f"Received: model={self.model.name!r}, which isn't built. Give it an Input, or call it on a batch."
+            )
+        self._data = EpochIterators(hooks.epoch_iterator_of(self.model))
+        self._states = CallbackStates(self.others)
+        self._workers.agree("Checkpoint", self._options)
+        name = self._workers.from_chief("which checkpoint is the newest", self._find)
+        if name:
+            self._go_on(name)
+        for schedule in self._schedules:
+            schedule.note_saved(self._place.steps)
+
+    def _workers_of_model(self) -> Any:
+        strategy = self.model.distribute_strategy
+        if isinstance(strategy, SynchronousStrategy):
+            return strategy
+        if hooks.hooks_of(strategy) is not None or strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "Expected: a model without a strategy, or under a synchronous one of tfdist, such as "
+                f"tfdist.MirroredStrategy. Received: {type(strategy).__name__}. Use keras.callbacks.BackupAndRestore."
+            )
+        return OneProcess()
+
+    def _find(self) -> str:
+        name = self._files.newest_whole() or ""
+        try:
+            self._files.prepare()
+        except CheckpointError as error:
+            self._fail(error)
+        return name
+
+    def _go_on(self, name: str) -> None:
+        where = self._files.directory / name
+        if not self._workers.is_chief:
+            self._wait_for(name)
+        content = Content.read(self._files, name)
+        check_model(self.model, content.values["model"], str(where))
+        self._place = _Place(**content.values["place"])
+        self._resume = name, content
+        logger.info("training goes on from %s", where)
+        self._restore(name, content)
+        values = content.values
+        self.model.history.epoch[:] = values["history_epochs"]
+        self.model.history.history = from_json(values["history"], content.arrays)
+        # What made training end, such as EarlyStopping, has done so for good.
+        ended = self.params.get("epochs") or 0 if values["has_ended"] else 0
+        set_initial_epoch(self.model, max(self._place.epoch, ended))
+        positions = [(epoch, step) for epoch, step in values["positions"]]
+        hooks.note_resume(self.model, hooks.Resume(self._place.epoch, positions, self._place.step))
+
+    def _wait_for(self, name: str) -> None:
+        deadline = time.monotonic() + _SEEN_LATE_SECONDS
+        while problem := self._files.problem_of(name):
+            if time.monotonic() > deadline:
+                raise CheckpointError(
+                    f"Expected: checkpoint {name}, which the chief has found, on this worker too. Received: {problem} "
+                    f"in directory={str(self._files.directory)!r}. Use a directory that all workers share."
+                )
+            time.sleep(0.2)
+
+    def _restore(self, name: str, content: Content) -> None:
+        restore(self.model, self._workers, content, str(self._files.path(name, WEIGHTS)))
+        self._states.set(content.values["callbacks"], content.arrays)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin the epoch in the middle, if that is where training was."""
+        resume, self._resume = self._resume, None
+        step, self._place.epoch = self._place.step, epoch
+        if resume is None:
+            self._place.step = 0
+            return
+        name, content = resume
+        if step:
+            # Again: metrics were reset, and others' `on_epoch_begin` was called in this epoch before.
+            self._restore(name, content)
+            use_logs_if_no_step(self.model, from_json(content.values["logs"], content.arrays))
+        place = DataPlace(**content.values["data"])
+        self._data.go_on(place, step, knows_place=bool(content.values["positions"]))
+
+    # Saving.
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A boundary."""
+        forget_logs(self.model)
+        self._data.note_batch()
+        known = self._data.steps_per_epoch
+        step = batch + 1 if known is None else min(batch + 1, known)
+        self._place.steps += step - self._place.step
+        self._place.step = step
+        if self._writer.has_failed and self._workers.num_workers == 1:
+            self._wait()
+        for schedule in self._schedules:
+            self._is_due = schedule.is_due(self._place.steps, self._workers) or self._is_due
+        # Behind the last batch there is validation, which is not to be made again.
+        if self._is_due and not self._is_last(step, known):
+            self._save(self._place, logs)
+
+    def _is_last(self, step: int, known: int | None) -> bool:
+        progress = hooks.progress_of(self.model)
+        return step == known or (progress is not None and progress.epoch > self._place.epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """A boundary; the epoch's logs are in the history by now."""
+        forget_logs(self.model)
+        self._place.epoch, self._place.step = epoch + 1, 0
+        is_last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
+        if is_last or self._is_due or not self._schedules:
+            self._save(self._place, None)
+
+    def _save(self, place: _Place, logs: dict[str, Any] | None) -> None:
+        name = f"checkpoint of epoch {place.epoch}, step {place.step}"
+        own = self._workers.gather_bytes(to_bytes(capture_own(self.model, self._workers)))
+        self._workers.on_chief(lambda: self._begin_write(place, logs, own, name), name=name)
+        self._is_due = False
+        for schedule in self._schedules:
+            schedule.note_saved(place.steps)
+
+    def _begin_write(self, place: _Place, logs: dict[str, Any] | None, own: list[bytes], name: str) -> None:
+        """On the chief: copy what there is, and let the thread write it."""
+        self._wait()
+        self._workers.before_write(name)
+        content = self._content(place, logs)
+        content.weights = copy_weights(self.model)
+        epoch, step = place.epoch, place.step
+
+        def write() -> None:
+            for worker, payload in enumerate(own):
+                content.arrays.update({f"worker{worker}/{key}": one for key, one in from_bytes(payload).items()})
+            self._files.write(epoch, step, content.to_files())
+
+        self._writer.start(write)
+
+    def _content(self, place: _Place, logs: dict[str, Any] | None) -> Content:
+        arrays = capture_seeds(self.model)
+        progress, history = hooks.progress_of(self.model), self.model.history
+        values = {
+            "format": 1,
+            "versions": {package: version(package) for package in ("tfdist", "keras", "tensorflow")},
+            "place": dataclasses.asdict(place),
+            "data": dataclasses.asdict(self._data.place),
+            "positions": [[one.epoch, one.step] for one in progress.positions] if progress else [],
+            "workers": self._workers.num_workers,
+            "replicas": self._workers.num_replicas_in_sync,
+            "has_ended": bool(self.model.stop_training),
+            "logs": to_json(dict(logs or {}), arrays, "logs"),
+            "history_epochs": list(history.epoch),
+            "history": to_json(dict(history.history), arrays, "history"),
+            "callbacks": self._states.get(arrays),
+            "model": describe_model(self.model),
+        }
+        return Content(values, arrays)
+
+    def _wait(self) -> None:
+        try:
+            self._writer.wait()
+        except CheckpointError as error:
+            self._fail(error)
+
+    def _fail(self, error: CheckpointError) -> None:
+        if self._raises:
+            raise error
+        logger.warning("training goes on without a new checkpoint: %s", error)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """The last checkpoint is whole when `fit` returns."""
+        self._wait()
+        set_initial_epoch(self.model, 0)

@@ -1,0 +1,193 @@
+"""What decides how training goes on, read from a model at a boundary and put back into it.
+
+    weights.weights.h5  weights, optimizer, sums of gradients; Keras' own file, for `load_weights` of any Keras
+    state.npz           seeds/I                     of layers, in the model's order
+                        workerW/metrics/I/R         of each replica by itself: their sums would be rounded otherwise
+                        workerW/accumulators/A/NAME/R
+                        workerW/random/NAME         Python's, NumPy's, TensorFlow's
+                        callbacks/...
+    state.json          the place in `fit` and in the data, history, callbacks, what the model looks like
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdist._compat.keras_optimizers import accumulation_of
+from tfdist._compat.keras_weight_files import WeightCopies
+from tfdist._compat.random_states import get_random_states, layer_seeds, set_random_states
+from tfdist.checkpoint.files import CheckpointFiles
+from tfdist.errors import CheckpointError
+from tfdist.gradients.checkpoint_state import from_bytes, to_bytes
+from tfdist.log import logger
+
+WEIGHTS, ARRAYS, VALUES = "weights.weights.h5", "state.npz", "state.json"
+
+
+@dataclass
+class Content:
+    """A checkpoint in memory.
+
+    Attributes:
+        values: of state.json.
+        arrays: of state.npz.
+        weights: copies, until they are written.
+    """
+
+    values: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: WeightCopies | None = None
+
+    def to_files(self) -> dict[str, bytes | memoryview]:
+        """Contents by file name; the copies are gone afterwards."""
+        files: dict[str, bytes | memoryview] = {
+            VALUES: json.dumps(self.values, indent=1).encode(),
+            ARRAYS: to_bytes(self.arrays),
+        }
+        if self.weights is not None:
+            files[WEIGHTS], self.weights = self.weights.to_h5(), None
+        return files
+
+    @classmethod
+    def read(cls, files: CheckpointFiles, name: str) -> Content:
+        """Values and arrays; the weights stay in their file."""
+        arrays = from_bytes(files.path(name, ARRAYS).read_bytes())
+        return cls(json.loads(files.path(name, VALUES).read_text()), arrays)
+
+
+def describe_model(model: Any) -> dict[str, Any]:
+    """What must be equal in the model that goes on."""
+    optimizer = model.optimizer
+    return {
+        "optimizer": None if optimizer is None else type(optimizer).__name__,
+        "variables": [[v.path, list(v.shape), str(v.dtype)] for v in model.weights],
+    }
+
+
+def check_model(model: Any, expected: dict[str, Any], where: str) -> None:
+    """See that a checkpoint is one of this model.
+
+    Raises:
+        CheckpointError: says what differs first.
+    """
+    here = json.loads(json.dumps(describe_model(model)))
+    found = None
+    if here["optimizer"] != expected["optimizer"]:
+        found = f"optimizer {expected['optimizer']}, and here {here['optimizer']}"
+    elif len(here["variables"]) != len(expected["variables"]):
+        found = f"{len(expected['variables'])} weights, and here {len(here['variables'])}"
+    else:
+        for (path, *saved), (_, *own) in zip(expected["variables"], here["variables"], strict=True):
+            if saved != own and found is None:
+                found = f"{path} with shape and dtype {saved}, and here {own}"
+    if found:
+        raise CheckpointError(
+            f"Expected: a checkpoint of the model that is trained. Received: {where}, which has {found}. Use another "
+            "directory for another model; weights alone are read by model.load_weights()."
+        )
+
+
+# A worker's own part.
+
+
+def capture_own(model: Any, workers: Any) -> dict[str, np.ndarray]:
+    """What this worker has beside what is equal on all of them."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, copies in _replica_copies(model, workers).items():
+        for replica, copy in enumerate(copies):
+            arrays[f"{name}/{replica}"] = np.array(copy.numpy())
+    arrays |= {f"random/{name}": array for name, array in get_random_states().items()}
+    return arrays
+
+
+def capture_seeds(model: Any) -> dict[str, np.ndarray]:
+    """The states of layers' seed generators, which are equal on all replicas."""
+    return {f"seeds/{i}": np.array(one.numpy()) for i, one in enumerate(layer_seeds(model))}
+
+
+def _replica_copies(model: Any, workers: Any) -> dict[str, list[Any]]:
+    """Each replica's variable, of what replicas have apart."""
+    found = {f"metrics/{i}": variable.value for i, variable in enumerate(model.metrics_variables)}
+    for number, accumulation in enumerate(_accumulations(model)):
+        for name, variable in accumulation.state.replica_variables().items():
+            found[f"accumulators/{number}/{name}"] = variable
+    return {name: list(workers.experimental_local_results(value)) for name, value in found.items()}
+
+
+def _accumulations(model: Any) -> list[Any]:
+    optimizers = [model.optimizer, *(one for one in vars(model).values() if isinstance(one, keras.Optimizer))]
+    unique = {id(one): one for one in optimizers}.values()
+    return [accumulation for one in unique if (accumulation := accumulation_of(one)) is not None]
+
+
+# The way back.
+
+
+def restore(model: Any, workers: Any, content: Content, weights: str) -> None:
+    """Put a checkpoint's state into a built model and this process; on every worker.
+
+    Args:
+        model: which `check_model` has found to be the same.
+        workers: its strategy, or `OneProcess()`.
+        content: of the checkpoint.
+        weights: path of its weights.
+    """
+    if model.optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    model.load_weights(weights)
+    arrays, values = content.arrays, content.values
+    same = (values["workers"], values["replicas"]) == (workers.num_workers, workers.num_replicas_in_sync)
+    with workers.scope():
+        for index, variable in enumerate(layer_seeds(model)):
+            variable.assign(arrays[f"seeds/{index}"])
+        own = _part(arrays, f"worker{workers.worker_index if same else 0}/")
+        if same:
+            _restore_replicas(model, workers, own)
+        else:
+            logger.warning(
+                "the checkpoint was made by %d workers with %d replicas in all, and here are %d with %d: training goes "
+                "on where it was, though not to the same bits",
+                *(values["workers"], values["replicas"], workers.num_workers, workers.num_replicas_in_sync),
+            )
+            _restore_sums(model, workers, arrays)
+        set_random_states(_part(own, "random/"))
+
+
+def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _restore_replicas(model: Any, workers: Any, own: dict[str, np.ndarray]) -> None:
+    for number, accumulation in enumerate(_accumulations(model)):
+        if any(name.startswith(f"accumulators/{number}/") for name in own):
+            accumulation.state.make(workers, {})
+    for name, copies in _replica_copies(model, workers).items():
+        for replica, copy in enumerate(copies):
+            _assign(copy, own.get(f"{name}/{replica}"))
+
+
+def _restore_sums(model: Any, workers: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Metrics of another number of replicas: all in the chief's first one, since they are added up when they are read.
+
+    Sums of gradients are in the weights' file, added up already.
+    """
+    for name, copies in _replica_copies(model, workers).items():
+        if name.startswith("metrics/"):
+            parts = [array for key, array in arrays.items() if key.split("/", 1)[-1].startswith(f"{name}/")]
+            for replica, copy in enumerate(copies):
+                is_first = workers.is_chief and replica == 0
+                _assign(copy, sum(parts) if is_first and parts else np.zeros(copy.shape, copy.dtype.as_numpy_dtype))
+
+
+def _assign(copy: Any, array: Any) -> None:
+    if array is None:
+        return
+    dtype = tf.as_dtype(copy.dtype).as_numpy_dtype
+    # NumPy's files know no bfloat16, and give its bytes back as of no type.
+    copy.assign(array.view(dtype) if array.dtype.kind == "V" else array)
