@@ -37,6 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"leaks(*kinds): may leave these behind; kinds: {', '.join(KINDS)}")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What runs at night is asked for by name, whatever other marks are."""
+    if "nightly" not in config.option.markexpr:
+        night = [item for item in items if item.get_closest_marker("nightly")]
+        items[:] = [item for item in items if item not in night]
+        config.hook.pytest_deselected(items=night)
+
+
 def child_processes() -> set[int]:
     """Ids of living children; a zombie was ended, and is only not yet asked for its status."""
     if not os.path.isdir("/proc/self/task"):  # not Linux; slower

@@ -21,20 +21,21 @@ from tfdist._compat.keras_epoch_iterators import (
 )
 from tfdist._compat.keras_trainer import build_if_needed
 from tfdist._compat.keras_weight_files import copy_weights
-from tfdist.checkpoint import (
-    BackgroundWriter,
-    CallbackStates,
-    CheckpointFiles,
+from tfdist.checkpoint.background import BackgroundWriter
+from tfdist.checkpoint.callback_states import CallbackStates
+from tfdist.checkpoint.files import CheckpointFiles
+from tfdist.checkpoint.plain_values import from_json, to_json
+from tfdist.checkpoint.schedules import make_schedules
+from tfdist.checkpoint.state import (
+    WEIGHTS,
     Content,
-    OneProcess,
     capture_own,
+    capture_seeds,
     check_model,
     describe_model,
-    make_schedules,
     restore,
 )
-from tfdist.checkpoint.plain_values import from_json, to_json
-from tfdist.checkpoint.state import WEIGHTS, capture_seeds
+from tfdist.checkpoint.workers import OneProcess
 from tfdist.errors import CheckpointError
 from tfdist.gradients.checkpoint_state import from_bytes, to_bytes
 from tfdist.log import logger

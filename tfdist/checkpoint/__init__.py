@@ -18,23 +18,3 @@ Order of events, at a boundary, on every worker:
     disk full, folder read-only      CheckpointError at the next boundary, or a warning; those before it as they were
     a file changed or cut off        the checkpoint is left out with a warning, and the one before it taken
 """
-
-from tfdist.checkpoint.background import BackgroundWriter
-from tfdist.checkpoint.callback_states import CallbackStates
-from tfdist.checkpoint.files import CheckpointFiles
-from tfdist.checkpoint.schedules import make_schedules
-from tfdist.checkpoint.state import Content, capture_own, check_model, describe_model, restore
-from tfdist.checkpoint.workers import OneProcess
-
-__all__ = [
-    "BackgroundWriter",
-    "CallbackStates",
-    "CheckpointFiles",
-    "Content",
-    "OneProcess",
-    "capture_own",
-    "check_model",
-    "describe_model",
-    "make_schedules",
-    "restore",
-]

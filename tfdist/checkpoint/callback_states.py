@@ -18,9 +18,15 @@ import numpy as np
 from tfdist.checkpoint.plain_values import from_json, to_json
 from tfdist.log import logger
 
-#: What `fit` sets, and what belongs to the process.
+#: What `fit` sets.
 _NEVER = {"params", "validation_data", "_model"}
-#: Callbacks with attributes of the process, and those that are to be kept.
+#: Keras turns the sign of `min_delta` when it first chooses how to compare, and so it will in the next process.
+_NOT_OF: dict[type, set[str]] = {
+    keras.callbacks.EarlyStopping: {"min_delta"},
+    keras.callbacks.ModelCheckpoint: {"min_delta"},
+    keras.callbacks.ReduceLROnPlateau: {"min_delta"},
+}
+#: Callbacks with attributes of the process, such as whether they profile, and those that are to be kept.
 _ONLY: dict[type, set[str]] = {keras.callbacks.TensorBoard: {"_global_train_batch", "_global_test_batch"}}
 
 
@@ -45,7 +51,8 @@ class CallbackStates:
         Raises:
             TypeError: a `get_state` returned something else than values and arrays.
         """
-        return {name: self._get(name, callback, arrays) for name, callback in self._callbacks.items()}
+        states = {name: self._get(name, callback, arrays) for name, callback in self._callbacks.items()}
+        return {name: state for name, state in states.items() if state}
 
     def _get(self, name: str, callback: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         place = f"callbacks/{name}"
@@ -68,7 +75,7 @@ class CallbackStates:
         for name, state in states.items():
             callback = self._callbacks.get(name)
             if callback is None:
-                logger.warning("the checkpoint has a state of %s, which isn't among the callbacks of this fit", name)
+                logger.info("the checkpoint has a state of %s, which isn't among the callbacks of this fit", name)
             elif _has_protocol(callback):
                 callback.set_state(from_json(state, arrays))
             else:
@@ -91,10 +98,9 @@ def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(callback: Any) -> Iterator[tuple[str, Any]]:
-    only = next((names for kind, names in _ONLY.items() if isinstance(callback, kind)), None)
-    for name, value in vars(callback).items():
-        if name not in _NEVER and (only is None or name in only):
-            yield name, value
+    only = next((names for kind, names in _ONLY.items() if isinstance(callback, kind)), set(vars(callback)))
+    left_out = _NEVER.union(*(names for kind, names in _NOT_OF.items() if isinstance(callback, kind)))
+    yield from ((name, value) for name, value in vars(callback).items() if name in only - left_out)
 
 
 def _fingerprint(value: Any) -> str | None:
