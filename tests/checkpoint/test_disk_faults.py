@@ -56,7 +56,8 @@ def whole(directory: Path) -> list[str]:
 
 
 def test_a_full_disk_stops_training(small_disk):
-    with pytest.raises(CheckpointError, match=r"(?s)has room for 0.7 MB.*No space left.*Make room.*epoch-0001") as error:
+    expected = r"(?s)has room for 0.7 MB.*No space left.*Make room.*epoch-0001"
+    with pytest.raises(CheckpointError, match=expected) as error:
         fit(small_disk / "run", epochs=30)
     assert len(whole(small_disk / "run")) >= 2
     assert str(small_disk / "run") in str(error.value)

@@ -79,9 +79,10 @@ def test_workers_killed_at_random_moments(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("setup", ["mirrored2", "workers2"])
 def test_killed_at_many_random_moments(tmp_path: Path, setup: str) -> None:
+    options = [["--micro_batches=4"], ["--data=arrays"], ["--ema"], ["--data=tfrecords"], ["--every_epoch"], []]
+    victims = ("0", "1", "0,1") if WORKERS[setup] else ("0",)
     for job in range(NIGHTLY_KILLS // KILLS):
-        options = [["--micro_batches=4"], ["--data=arrays"], ["--ema"], ["--data=tfrecords"], ["--every_epoch"], []]
-        kill_often(setup, tmp_path / str(job), KILLS, *options[job], victims=("0", "1", "0,1") if WORKERS[setup] else ("0",))
+        kill_often(setup, tmp_path / str(job), KILLS, *options[job], victims=victims)
 
 
 @pytest.mark.parametrize(

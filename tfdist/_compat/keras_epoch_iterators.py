@@ -61,8 +61,8 @@ class EpochIterators:
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """Batches of an epoch; None if the data doesn't say."""
-        return self.iterator.num_batches
+        """Batches of an epoch; None if the data doesn't say, also where Keras has counted them."""
+        return self.iterator.steps_per_epoch or self.iterator.data_adapter.num_batches
 
     @property
     def steps_per_execution(self) -> int:
@@ -73,7 +73,7 @@ class EpochIterators:
     def place(self) -> DataPlace:
         """Where the data stands between two steps, or two epochs."""
         one = self.iterator
-        is_open = one._current_iterator is not None or 0 < one._steps_seen
+        is_open = one._current_iterator is not None or one._steps_seen > 0
         return DataPlace("".join("01"[used] for used in self._made), is_open, one._steps_seen if is_open else 0)
 
     def go_on(self, place: DataPlace, step: int, *, knows_place: bool) -> None:

@@ -33,6 +33,7 @@ from tfdist.checkpoint.state import (
     capture_seeds,
     check_model,
     describe_model,
+    is_accumulating,
     restore,
 )
 from tfdist.checkpoint.workers import OneProcess
@@ -217,11 +218,14 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
             self._wait()
         for schedule in self._schedules:
             self._is_due = schedule.is_due(self._place.steps, self._workers) or self._is_due
-        # Behind the last batch there is validation, which is not to be made again.
-        if self._is_due and not self._is_last(step, known):
+        if self._is_due and not self._is_to_wait(step, known):
             self._save(self._place, logs)
 
-    def _is_last(self, step: int, known: int | None) -> bool:
+    def _is_to_wait(self, step: int, known: int | None) -> bool:
+        if known is None and is_accumulating(self.model):
+            # If this was the last batch, what is left over is flushed by a step that a new process hasn't traced.
+            return True
+        # Behind the last batch there is validation, which is not to be made again.
         progress = hooks.progress_of(self.model)
         return step == known or (progress is not None and progress.epoch > self._place.epoch)
 

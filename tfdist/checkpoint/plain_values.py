@@ -48,5 +48,5 @@ def from_json(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if _TUPLE in value:
         return tuple(from_json(value[_TUPLE], arrays))
     if _ITEMS in value:
-        return {key: part for key, part in from_json(value[_ITEMS], arrays)}
+        return dict(from_json(value[_ITEMS], arrays))
     return {key: from_json(part, arrays) for key, part in value.items()}

@@ -1,5 +1,7 @@
 """What decides how training goes on, read from a model at a boundary and put back into it.
 
+Files of a checkpoint, beside the manifest:
+
     weights.weights.h5  weights, optimizer, sums of gradients; Keras' own file, for `load_weights` of any Keras
     state.npz           seeds/I                     of layers, in the model's order
                         workerW/metrics/I/R         of each replica by itself: their sums would be rounded otherwise
@@ -124,6 +126,11 @@ def _accumulations(model: Any) -> list[Any]:
     optimizers = [model.optimizer, *(one for one in vars(model).values() if isinstance(one, keras.Optimizer))]
     unique = {id(one): one for one in optimizers}.values()
     return [accumulation for one in unique if (accumulation := accumulation_of(one)) is not None]
+
+
+def is_accumulating(model: Any) -> bool:
+    """Whether micro-batches wait for an optimizer step."""
+    return any(accumulation.micro_steps for accumulation in _accumulations(model))
 
 
 # The way back.

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat.tensorflow import python_function
+from tfdist.callbacks import Checkpoint
 from tfdist.verify.child import call_sites
 from tfdist.verify.child.batches import Batches
 from tfdist.verify.child.facts import describe, facts_of
@@ -34,6 +35,7 @@ LEFT_OUT = (
     keras.callbacks.BackupAndRestore,
     keras.callbacks.TensorBoard,
     keras.callbacks.CSVLogger,
+    Checkpoint,
 )
 
 
