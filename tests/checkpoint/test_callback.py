@@ -94,8 +94,8 @@ def test_the_weights_are_read_without_tfdist(tmp_path):
     (name,) = [one for one in CheckpointFiles(tmp_path, 3).names() if one.endswith("step-000002")]
     script = (
         "import sys, keras, numpy as np\n"
-        "layers = [keras.Input((6,)), keras.layers.Dense(8, 'tanh'), keras.layers.Dropout(0.3), keras.layers.Dense(3)]\n"
-        "model = keras.Sequential(layers); model.compile('adam', 'mse')\n"
+        "layers = [keras.Input((6,)), keras.layers.Dense(8, 'tanh'), keras.layers.Dropout(0.3)]\n"
+        "model = keras.Sequential([*layers, keras.layers.Dense(3)]); model.compile('adam', 'mse')\n"
         "model.optimizer.build(model.trainable_variables)\n"
         f"model.load_weights(r'{tmp_path / name}/weights.weights.h5')\n"
         "assert 'tfdist' not in sys.modules\n"

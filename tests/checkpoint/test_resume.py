@@ -88,7 +88,6 @@ def test_killed_at_many_random_moments(tmp_path: Path, setup: str) -> None:
 @pytest.mark.parametrize(
     ("setup", "options", "kill"),
     [
-        ("one_device", ["--data=dataset"], "2,8"),
         ("one_device", ["--data=unknown", "--every_steps=12"], "1,11"),  # a checkpoint behind the epoch's last batch
         ("one_device", ["--data=repeat"], "2,5"),
         ("one_device", ["--data=arrays", "--schedule", "--ema"], "2,8"),
@@ -107,15 +106,8 @@ def test_goes_on_to_the_same_bits(tmp_path: Path, setup: str, options: list[str]
     result = json.loads((tmp_path / "whole" / "result-0.json").read_text())
     if "--early_stopping" in options:
         assert len(result["epochs"]) < EPOCHS  # or it would not be seen whether its patience was kept
+        # Started once more, it ends again, with the weights of the best epoch.
+        run(setup, tmp_path / "killed", *options)
+        expect_equal(setup, tmp_path / "killed", tmp_path / "whole")
     elif result["order"] and "repeat" not in options[0]:
         assert sorted(result["order"][0]) == sorted([*range(RECORDS)] * EPOCHS)
-
-
-def test_a_job_that_has_ended_ends_again(tmp_path: Path) -> None:
-    """Also one that EarlyStopping has ended, whose weights are those of the best epoch."""
-    options = ["--early_stopping", "--every_epoch"]
-    run("one_device", tmp_path / "once", *options)
-    run("one_device", tmp_path / "twice", *options)
-    (tmp_path / "twice" / "result-0.json").unlink()
-    run("one_device", tmp_path / "twice", *options)
-    expect_equal("one_device", tmp_path / "twice", tmp_path / "once")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tests.compat.canary import Canary
 
@@ -24,7 +25,8 @@ DRAWS = {
     "numpy": np.random.rand,
     "numpy_gauss": np.random.randn,
     "keras": lambda: float(keras.random.uniform(())),
-    "tensorflow": lambda: float(tf.random.uniform(())),
+    # Of an eager operation; its kernel lives as long as the process and would go on counting itself.
+    "tensorflow": lambda: context.internal_operation_seed(),
     "tensorflow_generator": lambda: float(tf.random.get_global_generator().uniform(())),
 }
 
@@ -56,5 +58,5 @@ def test_upstream_keeps_the_three_hidden_ones():
     canary.check(hasattr(tf.random.get_global_generator(), "state"), "tf.random.Generator.state is gone")
     stateful = canary.find("tensorflow.python.ops.stateful_random_ops:global_generator")
     canary.check(stateful is not None, "the global generator isn't kept in its module")
-    context = canary.find("tensorflow.python.eager.context:context")()
-    canary.check(isinstance(context._rng, random.Random), "the eager context's _rng isn't Python's")
+    rng = canary.find("tensorflow.python.eager.context:context")()._rng
+    canary.check(isinstance(rng, random.Random), "the eager context's _rng isn't Python's")
