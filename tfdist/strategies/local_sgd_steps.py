@@ -43,7 +43,11 @@ class LocalTrainFunction(StepFunction):
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
         self._strategy.restore_pending()
         with explained_difference():
-            return super().__call__(iterator)
+            logs = super().__call__(iterator)
+        for averaging in self._averagings:
+            if averaging.options.overlap_steps:
+                averaging.overlap.end_execution()
+        return logs
 
     def begin_epoch(self) -> None:
         """Metrics were reset, so what was kept of them is out of date."""
