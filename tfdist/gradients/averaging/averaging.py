@@ -29,8 +29,9 @@ are written between averagings.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_averaging import moving_averages_of, rule_state_of
 from tfdist._compat.keras_optimizers import build_if_needed, trainable_variables_of
+from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients.averaging.counters import Counters
 from tfdist.gradients.averaging.equality import check_equal, explained_difference
 from tfdist.gradients.averaging.fragment import Fragment, split
@@ -202,11 +204,11 @@ class LocalAveraging:
         self.state.restore_pending()
         if not self.is_pending:
             return
-        self.overlap.end()
         counters = self.make()
-        pending = tuple(index for index, steps in enumerate(counters.steps.numpy()) if steps)
-        if pending:
-            with explained_difference():
+        with stopping_at_difference([self]):
+            self.overlap.end()
+            pending = tuple(index for index, steps in enumerate(counters.steps.numpy()) if steps)
+            if pending:
                 self.compiled(pending, lambda: [self._end_period(index) for index in pending])()
         counters.position.assign(0)
         self.overlap.forget()
@@ -248,3 +250,19 @@ class LocalAveraging:
                 traced = tf.function(tf.autograph.experimental.do_not_convert(function))
                 self._compiled[key] = traced.get_concrete_function(*arguments)
             return self._compiled[key]
+
+
+@contextlib.contextmanager
+def stopping_at_difference(averagings: list[LocalAveraging]) -> Iterator[None]:
+    """While these average: an error that names what differs on the replicas, after which they have nothing to average.
+
+    Raises:
+        WorkersDisagreeError: replicas differed after an averaging inside.
+    """
+    try:
+        with explained_difference():
+            yield
+    except WorkersDisagreeError:
+        for averaging in averagings:
+            averaging.forget_steps()  # or the strategy's averagings would fail for this model again, whoever trains
+        raise

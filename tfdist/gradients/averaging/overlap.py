@@ -28,7 +28,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist.gradients.averaging.equality import check_equal, explained_difference
+from tfdist.gradients.averaging.equality import check_equal
 from tfdist.gradients.slots import local_variable
 
 
@@ -70,8 +70,7 @@ class Overlap:
         if exchange is None:
             return
         averaging, counters = self._averaging, self._averaging.make()
-        with explained_difference():
-            means = exchange.result()
+        means = exchange.result()
         # Or rounding would make replicas differ that have learned nothing since.
         has_gone_on = bool(counters.steps.numpy()[exchange.fragments[0]] > exchange.steps[0])
 
@@ -181,6 +180,10 @@ class _Exchange:
             Exception: what it raised.
         """
         self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._result
+        finally:
+            del error  # its traceback holds this frame, which would keep the model alive
