@@ -6,8 +6,8 @@
 Each run is a chief, 4 workers and a ps, all processes of this machine, and sees the same number of examples. What a
 worker's step takes is set by a sleep, 40 ms in addition to the computation, so that workers that share two cores act
 like machines of their own: `slow` has one worker with 200 ms, `killed` loses one for good after a tenth of the steps.
-MNIST is mnist.npz in the folder TFDIST_DATA_DIR. Plain SGD, whose learning rate falls to 0.3 of itself after each epoch.
-Accuracy is that on the test images at the end.
+MNIST is mnist.npz in the folder TFDIST_DATA_DIR. Plain SGD, whose learning rate falls to 0.3 of itself after each
+epoch. Accuracy is that on the test images at the end.
 """
 
 from __future__ import annotations
