@@ -17,7 +17,7 @@ class OneProcess:
         """No strategy's scope."""
         return contextlib.nullcontext()
 
-    def agree(self, occasion: str, facts: Mapping[str, str]) -> None:
+    def agree(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
         """There is nobody to agree with."""
 
     def from_chief(self, name: str, make: Callable[[], str]) -> str:

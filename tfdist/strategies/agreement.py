@@ -6,6 +6,7 @@ worker publishes a few facts in the cluster's key-value store, reads everybody's
 
 from __future__ import annotations
 
+import collections
 import json
 import time
 import zlib
@@ -54,6 +55,7 @@ def compare(
     worker: int,
     workers: int,
     timeout_seconds: float,
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Check that all workers state the same facts.
 
@@ -64,23 +66,35 @@ def compare(
         worker: this worker's index.
         workers: how many there are.
         timeout_seconds: how long to wait for a worker.
+        names: what messages call facts that this worker knows by another name than others do.
 
     Raises:
         WorkersDisagreeError: facts differ; names the worker and the first fact that does, with both values.
     """
     tf_compat.publish(f"{room}/{worker}", json.dumps(dict(facts)))
+    stated = {worker: dict(facts)}
     for other in range(workers):
-        if other == worker:
-            continue
-        key, who = f"{room}/{other}", f"worker {other}"
-        theirs = json.loads(wait_for(key, who, f"reach {occasion}", timeout_seconds))
-        for fact, value in facts.items():
-            if theirs.get(fact) != value:
-                raise WorkersDisagreeError(
-                    f"Workers do not agree on the {fact} at {occasion}. Expected: the same on every worker. "
-                    f"Received: worker {worker} has {value}, worker {other} has {theirs.get(fact)}. "
-                    "Run the same script with the same data, seeds and options on every task."
-                )
+        if other != worker:
+            who = f"worker {other}"
+            stated[other] = json.loads(wait_for(f"{room}/{other}", who, f"reach {occasion}", timeout_seconds))
+    for fact in facts:
+        values = {one: stated[one].get(fact) for one in sorted(stated)}
+        if len(set(values.values())) > 1:
+            what = (names or {}).get(fact, fact)
+            raise WorkersDisagreeError(
+                f"Workers do not agree on the {what} at {occasion}. Expected: the same on every worker. "
+                f"Received: {_difference(values, worker)}. "
+                "Run the same script with the same data, seeds and options on every task."
+            )
+
+
+def _difference(values: Mapping[int, str | None], worker: int) -> str:
+    """Who has something else than most, or, where there is no such majority, than this worker."""
+    usual, count = collections.Counter(values.values()).most_common(1)[0]
+    mine = usual if 2 * count > len(values) else values[worker]
+    other = next(one for one, value in values.items() if value != mine)
+    who = "most workers have" if 2 * count > len(values) else f"worker {worker} has"
+    return f"{who} {mine}, worker {other} has {values[other]}"
 
 
 def data_facts(data: hooks.DataSummary) -> dict[str, str]:
@@ -122,18 +136,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else type(value).__name__
-
-
-def weight_facts(model: Any) -> dict[str, str]:
-    """The values of a built model's variables and of its optimizer's."""
-    optimizer = model.optimizer
-    variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
-    return {"weights": f"checksum {checksum(variables):08x}"}
-
-
-def checksum(variables: list[Any]) -> int:
-    """CRC-32 of the variables' values, in order."""
-    crc = 0
-    for variable in variables:
-        crc = zlib.crc32(variable.numpy().tobytes(), crc)
-    return crc

@@ -25,7 +25,6 @@ from tfdist.gradients.averaging import (
     is_outer,
 )
 from tfdist.gradients.step import ReplicaStep, current_share
-from tfdist.strategies.agreement import checksum
 from tfdist.strategies.checks import refuse_xla
 from tfdist.strategies.local_sgd_steps import AveragedTestFunction, LocalTrainFunction, averaged_predict_function
 from tfdist.strategies.multi_worker_mirrored import MultiWorkerMirroredStrategy
@@ -235,9 +234,9 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
     def _save_position(self) -> str:
         return "/".join(str(int(averaging.optimizer.iterations)) for averaging in self._averagings)
 
-    def _weight_facts(self, model: Any) -> dict[str, str]:
-        # Not the optimizer's variables, of which replicas may have their own.
-        return {"weights": f"checksum {checksum(model.variables):08x}"}
+    def equal_variables(self, model: Any) -> list[Any]:
+        """After an averaging: weights, but not the optimizer's variables, of which replicas may have their own."""
+        return list(model.weights)
 
     def _model_facts(self, model: Any) -> dict[str, str]:
         averaging = None if model.optimizer is None else averaging_of(model.optimizer)

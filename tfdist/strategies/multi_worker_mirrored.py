@@ -18,7 +18,8 @@ from tfdist.cluster import Cluster, resolve
 from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
-from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for, weight_facts
+from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for
+from tfdist.strategies.equal_weights import check_equal_weights
 from tfdist.strategies.gathering import gather_bytes
 from tfdist.strategies.synchronous import SynchronousStrategy
 
@@ -114,19 +115,17 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def check_before_steps(self, model: Any) -> None:
         """Refuse workers whose weights differ, which callbacks may have loaded."""
-        self._compare("fit", self._weight_facts(model))
+        if self.num_workers > 1:
+            check_equal_weights(self, self.equal_variables(model), "fit")
 
     def check_before_predict(self, model: Any) -> None:
         """Refuse a `predict` that other workers take no part in."""
         self._compare("predict", self._model_facts(model))
 
-    def _weight_facts(self, model: Any) -> dict[str, str]:
-        return weight_facts(model)
-
     def _model_facts(self, model: Any) -> dict[str, str]:
         return model_facts(model, self.options_of(model.optimizer))
 
-    def _compare(self, occasion: str, facts: Mapping[str, str]) -> None:
+    def _compare(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
         if self.num_workers == 1:
             return
         self._occasion += 1
@@ -138,13 +137,14 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             worker=self.worker_index,
             workers=self.num_workers,
             timeout_seconds=self._peer_timeout_seconds,
+            names=names,
         )
 
     # What all workers do together at a boundary between steps.
 
-    def agree(self, occasion: str, facts: Mapping[str, str]) -> None:
+    def agree(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
         """Compare the facts of all workers."""
-        self._compare(occasion, facts)
+        self._compare(occasion, facts, names)
 
     def from_chief(self, name: str, make: Callable[[], str]) -> str:
         """Through the cluster's key-value store."""

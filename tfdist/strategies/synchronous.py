@@ -81,16 +81,22 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
             raise
         self.chief_wrote(name)
 
-    def agree(self, occasion: str, facts: Mapping[str, str]) -> None:
+    def agree(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
         """Returns when all workers are about to do the same.
 
         Args:
             occasion: What it is, for messages.
             facts: What must be equal on all of them.
+            names: What messages call the facts, where that may differ from worker to worker.
 
         Raises:
             WorkersDisagreeError: If they aren't, or a worker doesn't come.
         """
+
+    def equal_variables(self, model: Any) -> list[Any]:
+        """What is equal on all replicas between two steps: a built model's weights and its optimizer's variables."""
+        optimizer = model.optimizer
+        return [*model.weights, *(optimizer.variables if optimizer is not None else [])]
 
     def from_chief(self, name: str, make: Callable[[], str]) -> str:
         """What the chief has made, on all workers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfdist.gradients.averaging.averaging import LocalAveraging, stopping_at_difference
+from tfdist.gradients.averaging.equality import fingerprint
 from tfdist.gradients.averaging.local_step import LocalStep
 from tfdist.gradients.averaging.options import AveragingOptions
 from tfdist.gradients.averaging.outer import OuterFactory, describe, is_outer
@@ -16,6 +17,7 @@ __all__ = [
     "LocalStep",
     "OuterFactory",
     "describe",
+    "fingerprint",
     "is_outer",
     "stopping_at_difference",
 ]
