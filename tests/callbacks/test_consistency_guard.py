@@ -51,7 +51,7 @@ def test_equal_workers_train_to_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.unit
 def test_wrong_options() -> None:
-    with pytest.raises(ValueError, match="every_steps of at least 1. Received: every_steps=0"):
+    with pytest.raises(ValueError, match=r"every_steps of at least 1\. Received: every_steps=0"):
         tfdist.callbacks.ConsistencyGuard(every_steps=0)
 
 
@@ -59,5 +59,5 @@ def test_wrong_options() -> None:
 def test_a_model_whose_replicas_are_not_compared() -> None:
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="Expected: a model under tfdist.MirroredStrategy or"):
+    with pytest.raises(ValueError, match=r"Expected: a model under tfdist\.MirroredStrategy or"):
         model.fit(np.ones([2, 1]), np.ones([2, 1]), verbose=0, callbacks=[tfdist.callbacks.ConsistencyGuard()])

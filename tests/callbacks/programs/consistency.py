@@ -21,7 +21,7 @@ ROWS, BATCH_SIZE, EPOCHS, EVERY, TURNED_AT = 48, 8, 3, 4, (1, 2)
 
 
 class TurnBit(keras.callbacks.Callback):
-    """Turns over the last bit of an element."""
+    """Turns over a bit of an element; not the last one, which an update may round away."""
 
     def __init__(self, replica: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class TurnBit(keras.callbacks.Callback):
             bias = self.model.get_layer("hidden").bias
             copy = self.model.distribute_strategy.experimental_local_results(bias.value)[self._replica]
             bits = copy.numpy().view(np.uint32)
-            bits[3] ^= 1
+            bits[3] ^= 1 << 12
             copy.assign(bits.view(np.float32))
 
 
