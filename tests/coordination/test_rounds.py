@@ -42,9 +42,8 @@ class OnGonePs(Written):
 
 
 def make(needed: int) -> tuple[Rounds, Written]:
-    cluster = SimpleNamespace(addresses=lambda job: ["127.0.0.1:1"])  # where nobody listens
-    strategy = SimpleNamespace(flights=SimpleNamespace(cluster=cluster), count_steps=lambda *_: None)
-    return Rounds(strategy, needed, WORKERS), Written()
+    cluster = SimpleNamespace(addresses=lambda job: ["127.0.0.1:1"] * WORKERS)  # where nobody listens
+    return Rounds(None, cluster, needed, lambda *_: None), Written()
 
 
 def begin_all(rounds: Rounds, pushes: Any) -> list[int]:

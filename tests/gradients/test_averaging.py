@@ -32,6 +32,9 @@ pytestmark = pytest.mark.unit
         ({"sync_every_steps": 4, "compression": "int4"}, "Received: compression='int4'"),
         ({"sync_every_steps": 4, "fragments": 5}, "sync_every_steps = 4. Received: fragments=5"),
         ({"sync_every_steps": "epoch", "fragments": 2}, "which is 1 fragment. Received: fragments=2"),
+        ({"sync_every_steps": 4, "overlap_steps": -1}, "overlap_steps of at least 0. Received: overlap_steps=-1"),
+        ({"sync_every_steps": 4, "fragments": 2, "overlap_steps": 2}, "overlap_steps below 2, .* overlap_steps=2"),
+        ({"sync_every_steps": "epoch", "overlap_steps": 1}, "overlap_steps below 1, .* overlap_steps=1"),
         ({"sync_every_steps": 4, "outer_optimizer": 0.7}, "Received: outer_optimizer=0.7"),
     ],
 )
@@ -53,6 +56,11 @@ def test_wrong_options_are_refused(options, error):
 def test_when_fragments_are_due(period, fragments, due):
     options = AveragingOptions(sync_every_steps=period, fragments=fragments)
     assert {p: [step for step in range(1, 7) if options.is_due(p, step)] for p in range(fragments)} == due
+
+
+def test_what_is_due_in_an_execution_of_several_steps():
+    options = AveragingOptions(sync_every_steps=4, fragments=2)
+    assert [options.due_between(before, before + 3, 2) for before in (0, 3, 6)] == [(0,), (0, 1), (1,)]
 
 
 def test_variables_are_split_into_runs_of_about_equal_size():

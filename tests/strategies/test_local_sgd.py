@@ -20,7 +20,7 @@ TOLERANCE = 1e-12
 SETUPS = {
     (1, 2): [name for name in CASES if name != "levels"],
     (1, 3): ["diloco"],
-    (2, 1): ["sgd", "batch normalization", "adam averaged", "diloco", "warm-up", "fragments", "saved"],
+    (2, 1): ["sgd", "batch normalization", "adam averaged", "diloco", "warm-up", "fragments", "overlap", "saved"],
     (2, 2): ["levels"],
 }
 

@@ -20,12 +20,14 @@ a `fit` is interrupted                      gradients that nobody asks for, unti
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat.tensorflow_parameter_server import in_one_replica, tracing_for_workers
+from tfdist.cluster import Cluster
 from tfdist.coordination.faults import explained
 from tfdist.coordination.pushes import Pushes
 from tfdist.coordination.worker_step import WorkerStep
@@ -45,13 +47,15 @@ class Rounds:
     """Of one strategy.
 
     Args:
-        strategy: ParameterServerStrategy.
+        strategy: In whose scope the chief makes a step.
+        cluster: Of the job.
         needed: Gradients of an optimizer step.
-        workers: How many there are.
+        count_steps: Called with the optimizer and the workers' steps behind an optimizer step that was made.
     """
 
-    def __init__(self, strategy: Any, needed: int, workers: int) -> None:
-        self._strategy, self._needed, self._workers = strategy, needed, workers
+    def __init__(self, strategy: Any, cluster: Cluster, needed: int, count_steps: Callable[[Any, int], None]) -> None:
+        self._strategy, self._cluster, self._needed, self._count_steps = strategy, cluster, needed, count_steps
+        self._workers = len(cluster.addresses("worker"))
         self._round = self._begun = 0
         #: Executions that have not landed, by number.
         self._under_way: dict[int, _Begun] = {}
@@ -103,7 +107,7 @@ class Rounds:
         arrived, self._arrived = sorted(self._arrived), []
         if arrived and self._arrived_of is not None:
             self._call(self._arrived_of, "apply", arrived)
-            self._strategy.count_steps(self._arrived_of.optimizer, self._steps)
+            self._count_steps(self._arrived_of.optimizer, self._steps)
         self._steps = 0
         self._round += 1
         self._begun = 0
@@ -130,7 +134,7 @@ class Rounds:
             with tracing_for_workers(self._strategy):
                 traced = tf.function(tf.autograph.experimental.do_not_convert(call))
                 pushes.on_chief[key] = traced.get_concrete_function(tf.TensorSpec([len(numbers)], tf.int64))
-        with explained(self._strategy.flights.cluster):
+        with explained(self._cluster):
             pushes.on_chief[key](tf.constant(numbers, tf.int64))
 
 

@@ -51,6 +51,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         inner_state: "keep": every replica goes on with its own momentum and the like; "average": they are averaged.
         compression: None, "bfloat16" or "int8" on the wire, for the averaged change.
         fragments: parts of the variables that are averaged one after another.
+        overlap_steps: local steps that go on while a fragment is averaged; 0 to wait for it.
         verify_equal: whether replicas compare what they averaged, by 8 bytes a variable.
         devices: of this worker, such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
         communication_options: as in `MultiWorkerMirroredStrategy`.
@@ -83,6 +84,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         inner_state: Literal["keep", "average"] = "keep",
         compression: Literal["bfloat16", "int8"] | None = None,
         fragments: int = 1,
+        overlap_steps: int = 0,
         verify_equal: bool = True,
         devices: Sequence[str] | None = None,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
@@ -96,6 +98,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             inner_state=inner_state,
             compression=compression,
             fragments=fragments,
+            overlap_steps=overlap_steps,
             verify_equal=verify_equal,
         )
         # In the order in which they were attached, which is the same on every worker.
@@ -132,7 +135,8 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         Losses are scaled as tf.distribute wants it, by the global batch; what is due is averaged after the step.
 
         Raises:
-            ValueError: there is a warm-up, which needs to know the model.
+            ValueError: there is a warm-up, which needs to know the model, or overlap, which needs to know when a step
+                has ended.
         """
         with self.collecting_averagings() as found:
             result = super().run(fn, args=args, kwargs=kwargs, options=options)
@@ -142,6 +146,11 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
                 "Warm-up steps are counted by model.fit() and train_on_batch(). Expected: warmup_steps=0 in a custom "
                 f"loop. Received: warmup_steps={averagings[0].options.warmup_steps}. Override train_step, or train "
                 "the first steps under MultiWorkerMirroredStrategy."
+            )
+        if any(averaging.options.overlap_steps for averaging in averagings):
+            raise ValueError(
+                "Averaging goes on beside the steps of model.fit(). Expected: overlap_steps=0 in a custom loop. "
+                f"Received: overlap_steps={averagings[0].options.overlap_steps}. Override train_step, or leave it out."
             )
         for averaging in averagings:
             averaging.end_step()

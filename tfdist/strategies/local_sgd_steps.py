@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat.keras_averaging import averaging_of
-from tfdist.gradients.averaging import LocalAveraging, LocalStep, explained_difference
+from tfdist.gradients.averaging import LocalAveraging, LocalStep, stopping_at_difference
 from tfdist.strategies.keras_steps import StepFunction, assigned_state, keras_replica_step, predict_function
 from tfdist.strategies.logs import Logs, Values
 
@@ -42,8 +42,12 @@ class LocalTrainFunction(StepFunction):
     def __call__(self, iterator: Any) -> Logs:
         """Run one execution; raises StopIteration or OutOfRangeError when the data is at its end."""
         self._strategy.restore_pending()
-        with explained_difference():
-            return super().__call__(iterator)
+        with stopping_at_difference(self._averagings):
+            logs = super().__call__(iterator)
+            for averaging in self._averagings:
+                if averaging.options.overlap_steps:
+                    averaging.overlap.end_execution()
+        return logs
 
     def begin_epoch(self) -> None:
         """Metrics were reset, so what was kept of them is out of date."""
@@ -62,7 +66,7 @@ class LocalTrainFunction(StepFunction):
         step = keras_replica_step(self._replica_step, LocalStep)
         with self._strategy.collecting_averagings() as found:
             outputs = self._strategy.run_replicas(step, data)
-        self._averagings = list(dict.fromkeys(found))
+        self._averagings[:] = dict.fromkeys(found)
         for averaging in self._averagings[:1]:
             averaging.include(list(self._layer_state.values()))
         for averaging in self._averagings:

@@ -8,24 +8,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow_parameter_server as compat
 from tfdist._compat import tensorflow_remote_functions as remote_functions
-from tfdist._compat.keras_optimizers import leaves_of, step_count_of
 from tfdist._compat.tensorflow import global_seed
 from tfdist._compat.tensorflow_datasets import is_left_behind
 from tfdist._compat.tensorflow_worker_datasets import NotReadableElsewhere
 from tfdist.cluster import Cluster, Task, resolve
 from tfdist.coordination.feeding import FedData, Feed
 from tfdist.coordination.flights import Flights
-from tfdist.coordination.local_training import LocalTraining
-from tfdist.coordination.part_sizes import PartSizes
-from tfdist.coordination.pushes import Pushes, Versions
-from tfdist.coordination.rounds import Rounds
 from tfdist.coordination.serving import serve, tell_end
 from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import WorkerData, WorkerPass, in_turns
@@ -33,21 +27,17 @@ from tfdist.coordination.worker_step import WorkerStep, replica_index
 from tfdist.coordination.worker_streams import DistributedStreams, check_streams
 from tfdist.data.rows import shard_policy, slice_rows
 from tfdist.errors import ClusterError
-from tfdist.gradients import AccumulationOptions, Steps, count_rows
+from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulationSetting
 from tfdist.strategies.checks import refuse_few_steps, refuse_foreign_optimizer, refuse_jit_and_accumulation
 from tfdist.strategies.multi_worker_mirrored import as_resolver
 from tfdist.strategies.parameter_server_steps import CoordinatedFunction, PredictFunction
-from tfdist.strategies.policy_checks import (
-    refuse_accumulated_compensation,
-    refuse_averages_and_accumulation,
-    refuse_idle_workers,
-    refuse_steps_without_round,
-)
+from tfdist.strategies.policy_checks import check_policy
+from tfdist.strategies.policy_in_use import PolicyInUse
 from tfdist.strategies.repeated_steps import RepeatedSteps
 from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
-from tfdist.updates import Async, Incremental, LocalPolicy, Policy
+from tfdist.updates import Async, Policy
 
 # Measured with the MNIST CNN on 2 workers: with 1 a worker idles while its report travels, above 2 nothing changes.
 _IN_FLIGHT_PER_WORKER = 2
@@ -108,13 +98,9 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         if data not in _DATA:
             raise ValueError(f"data is one of {', '.join(map(repr, _DATA))}. Received: data={data!r}.")
         self._accumulation = AccumulationOptions.of(gradient_accumulation_steps)
-        self.update = Async() if update is None else update
-        self._logs_staleness = update is not None
-        if not isinstance(self.update, Policy):
-            raise TypeError(f"update is one of tfdist.updates, such as Async(), or None. Received: update={update!r}.")
+        policy = Async() if update is None else update
         workers = len(described.addresses("worker"))
-        needed = self.update.gradients_per_step(workers)
-        refuse_idle_workers(self.update, needed, workers, max_in_flight)
+        check_policy(policy, workers, max_in_flight)
         if described.task.type != "chief":
             sys.exit(serve(described, cpus_of_worker(described.task, replicas_per_worker)))
         _compat.install()
@@ -125,29 +111,29 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         coordinator = tf.distribute.coordinator.ClusterCoordinator(self)
         in_flight = max_in_flight or _IN_FLIGHT_PER_WORKER * workers
         self.flights = Flights(coordinator, described, in_flight, patience_seconds)
-        self.flights.waits_at = self.update.waits_at
-        #: Optimizer steps of several workers' gradients, where the policy makes them.
-        self.rounds = None if needed is None else Rounds(self, needed, workers)
-        if self.rounds is not None:
-            self.flights.rounds_gate = self.rounds.gate
-            self.flights.on_round_end, self.flights.on_forget = self.rounds.end, self.rounds.forget
+        self.policy = PolicyInUse(self, policy, self.flights, logs_staleness=update is not None)
         #: Of each worker, where functions can be given it.
         self.worker_indices = [tf.constant(index) for index in range(workers)]
         #: Train steps of the last `fit` that workers reported, and those that were applied once more than that.
         self.reported_steps = self.repeated_steps = 0
-        self._versions = Versions(self)
-        #: Of the pushes of the epoch.
-        self.staleness = Staleness()
         self._pass: Feed | WorkerPass | None = None
-        #: The data that was distributed last, and the rows of its batches, which are asked for where they matter.
+        #: The data that was distributed last.
         self._data: WorkerData | FedData | None = None
-        self._batch_rows = 1
-        self._sizes = PartSizes()
         self._reading = data
         # Of shuffles without a seed, which all workers must make alike.
         seed = global_seed()
         self._seed = random.SystemRandom().randrange(2**31) if seed is None else seed
         atexit.register(tell_end, described)
+
+    @property
+    def update(self) -> Policy:
+        """How a gradient meets the parameters."""
+        return self.policy.update
+
+    @property
+    def staleness(self) -> Staleness:
+        """Of the pushes of the epoch."""
+        return self.policy.staleness
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
         """What `fit`, `evaluate` and `predict` read."""
@@ -222,57 +208,6 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         self.extended.call_for_each_replica(run)
         return results
 
-    def pushes_of(self, model: Any, name: str, box: str) -> Pushes | None:
-        """What takes the gradients of a function that trains a model; None without an optimizer.
-
-        Args:
-            model: A compiled Keras model.
-            name: Of variables on the worker, the same for all functions of a step.
-            box: Of where gradients wait, likewise.
-        """
-        if model.optimizer is None:
-            return None
-        box_or_none = None if self.rounds is None else box
-        return Pushes(self.update, self._versions, model.optimizer, name, box=box_or_none)
-
-    def local_training(self, model: Any, pushes: Pushes, variables: list[Any], name: str) -> LocalTraining | None:
-        """What trains a worker's own parameters; None if the policy has none."""
-        if not isinstance(self.update, LocalPolicy):
-            return None
-        return LocalTraining(self.update, pushes, model.optimizer, variables, name)
-
-    @property
-    def steps_together(self) -> int:
-        """Train steps that an execution doesn't part, with the data of the last `fit`."""
-        return self.update.steps_together(self._batch_rows) if isinstance(self.update, LocalPolicy) else 1
-
-    def pace(self, data: Feed | WorkerPass) -> None:
-        """Let executions have as many steps as their workers are fast, if the policy asks for it and the data can."""
-        if isinstance(self.update, LocalPolicy) and self.update.follows_speed and isinstance(data, WorkerPass):
-            data.follow(self._sizes, self.steps_together)
-
-    def count_steps(self, optimizer: Any, steps: int) -> None:
-        """Add what workers have made with parameters of their own to the optimizer's count, which is all workers'."""
-        if isinstance(self.update, LocalPolicy):
-            for leaf in leaves_of(optimizer):
-                step_count_of(leaf).assign_add(steps)
-
-    def note_pushes(self, report: np.ndarray | None, late: int | None, logs: dict[str, Any]) -> dict[str, Any]:
-        """Count an execution's pushes; the logs, with their staleness in this epoch if the user chose a policy.
-
-        Args:
-            report: Of its pushes.
-            late: By how many rounds its only push was late; None if there are no rounds.
-            logs: Of the execution.
-        """
-        if late is not None:
-            self.staleness.add_late(late)
-        if report is not None:
-            self.staleness.add(report)
-            if self._logs_staleness:
-                logs = {**logs, **self.staleness.logs(with_dropped=self.update.drops)}
-        return logs
-
     # What Keras asks for, see _compat/hooks.py.
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
@@ -288,17 +223,10 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
         refuse_foreign_optimizer(self, model)
         refuse_jit_and_accumulation(model, self.options_of(model.optimizer))
         if data is not None and data.training:
-            if isinstance(self.update, Incremental) and self._data is not None:
-                self._batch_rows = data.batch_size or rows_of_batch(self._data)
-            self._refuse_for_policy(model)
+            if self._data is not None:
+                self.policy.note_batches(data.batch_size, self._data)
+            self.policy.refuse(model, self.options_of(model.optimizer))
             refuse_few_steps(data.num_batches, len(self.worker_indices))
-
-    def _refuse_for_policy(self, model: Any) -> None:
-        refuse_accumulated_compensation(self.update, self.options_of(model.optimizer))
-        if isinstance(self.update, LocalPolicy):
-            refuse_averages_and_accumulation(self.update, model, self.options_of(model.optimizer))
-        elif self.rounds is not None:
-            refuse_steps_without_round(self.update, int(model.steps_per_execution))
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What counts the steps that are made twice."""
@@ -340,14 +268,6 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             step.apply_gradients(gradients, variables, update)
         else:
             update(gradients, variables)
-
-
-def rows_of_batch(data: WorkerData | FedData) -> int:
-    """Rows of a batch, read if they aren't known from its type."""
-    known = getattr(tf.nest.flatten(data.element_spec)[0], "shape", None)
-    if known is not None and known.rank and known[0] is not None:
-        return int(known[0])
-    return int(count_rows(next(iter(data.read_here().take(1)))) or 1)
 
 
 def _is_keras_array(dataset: tf.data.Dataset) -> bool:

@@ -22,13 +22,12 @@ from tfdist._compat.tensorflow import python_function
 from tfdist._compat.tensorflow_coordinator import on_chief
 from tfdist.coordination.feeding import Feed
 from tfdist.coordination.flights import Flights
-from tfdist.coordination.staleness import Staleness
 from tfdist.coordination.worker_data import LeasedWork, WorkerPass
 from tfdist.data.rows import as_tensor, join_parts
 from tfdist.gradients import AccumulationOptions
 from tfdist.strategies.keras_steps import keras_replica_step, predict_step
 from tfdist.strategies.logs import Logs
-from tfdist.strategies.policy_checks import refuse_one_batch
+from tfdist.strategies.policy_in_use import PolicyInUse
 from tfdist.strategies.worker_function import KerasStep, WorkerFunction
 
 _fits, _numbers = itertools.count(1), itertools.count()
@@ -49,18 +48,18 @@ class CoordinatedFunction:
     def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool) -> None:
         self._strategy, self._model, self._training = strategy, model, training
         self._flights: Flights = strategy.flights
+        self._policy: PolicyInUse = strategy.policy
         self._steps = int(model.steps_per_execution)
         self._options = strategy.options_of(model.optimizer) if training else AccumulationOptions()
         name = f"tfdist/training/{next(_numbers)}"
         self._step = KerasStep(strategy, model, python_function(step), training, self._options, name)
         #: Steps of an execution: all micro-batches of an optimizer step are in one, so it may take more than Keras
         #: counts, which are its next steps.
-        self._together = max(self._options.fixed_steps, strategy.steps_together) if training else 1
+        self._together = max(self._options.fixed_steps, self._policy.steps_together) if training else 1
         self._taken = -(-self._steps // self._together) * self._together
-        self._rounds = strategy.rounds if training else None
         #: Of an execution.
         self._pushes = self._taken // self._together if training else 0
-        #: Of the `fit`, where there are no rounds.
+        #: Number of the `fit`.
         self._fit = 0
         #: Steps that have begun and that Keras hasn't counted yet, and those that may begin in this epoch.
         self._ahead = 0
@@ -81,7 +80,7 @@ class CoordinatedFunction:
     @property
     def is_current(self) -> bool:
         """Whether the optimizer accumulates as when the function was made, and executions have as many steps."""
-        options, together = self._strategy.options_of(self._model.optimizer), self._strategy.steps_together
+        options, together = self._strategy.options_of(self._model.optimizer), self._policy.steps_together
         return not self._training or (self._options == options and max(options.fixed_steps, together) == self._together)
 
     def __call__(self, data: Any) -> Logs:
@@ -115,8 +114,7 @@ class CoordinatedFunction:
         # Keras makes whole executions.
         self._left = None if steps is None else -(-steps // self._steps) * self._steps
         if self._training:
-            self._strategy.staleness = Staleness()
-            self._strategy.pace(data)
+            self._policy.begin_epoch(data)
             if isinstance(data, WorkerPass) and data.is_paced:
                 self._left = None  # the data's own end comes first
 
@@ -138,7 +136,7 @@ class CoordinatedFunction:
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`."""
         if self._training:
-            refuse_one_batch(self._strategy.update)
+            self._policy.refuse_one_batch()
         if self._options.fixed_steps > 1:
             raise ValueError(
                 "train_on_batch trains on one batch, which is less than an optimizer step. Expected: no gradient "
@@ -148,8 +146,8 @@ class CoordinatedFunction:
         self._latest, self._is_in_epoch = None, False
         self._begin_batches([batch], tf.nest.map_structure(_any_rows, batch))
         self._flights.take_all()
-        if self._rounds is not None:
-            self._rounds.end()
+        if self._training:
+            self._flights.on_round_end()
         return self._latest or {}
 
     def _begin(self, data: Feed | WorkerPass) -> int:
@@ -174,7 +172,7 @@ class CoordinatedFunction:
         if key not in self._functions:
             self._functions[key] = WorkerFunction.of_batches(self._step, spec, len(batches))
         function = self._functions[key]
-        number = self._number(function)
+        number = self._policy.number_of(function.pushes, self._fit)
         self._flights.begin(
             function.on_worker,
             lambda worker: (on_chief(np.array([worker, number], np.int64)), *batches),
@@ -182,18 +180,12 @@ class CoordinatedFunction:
             self._pushes,
         )
 
-    def _number(self, function: WorkerFunction) -> int:
-        """Of the next execution, where several make an optimizer step; otherwise of the `fit`."""
-        if self._rounds is None or function.pushes is None:
-            return self._fit
-        return self._rounds.begin(function.pushes)
-
     def _begin_lease(self, data: Any, work: LeasedWork, most: int) -> None:
         key = data.name, most
         if key not in self._functions:
             self._functions[key] = WorkerFunction.of_leases(self._step, data, most)
         function = self._functions[key]
-        work.number = self._number(function)
+        work.number = self._policy.number_of(function.pushes, self._fit)
 
         def arguments(worker: int) -> tuple[Any] | None:
             message = work.message(worker)
@@ -205,16 +197,13 @@ class CoordinatedFunction:
         self._flights.begin(function.on_worker, arguments, landed, self._pushes)
 
     def _landed(self, function: WorkerFunction, result: Any, number: int) -> int:
-        steps, logs, pushes = function.absorb(result)
+        steps, logs, report = function.absorb(result)
         if self._training:
             self._strategy.reported_steps += steps
-            late = None
-            if self._rounds is None or function.pushes is None:
-                self._strategy.count_steps(self._model.optimizer, steps)
-            else:
-                late = self._rounds.landed(number, steps)
-            noted = self._strategy.note_pushes(pushes, late if steps else None, logs)
-            logs = noted if self._is_in_epoch else logs
+        if function.pushes is not None:
+            self._policy.landed(function.pushes, number, steps, report)
+            if self._is_in_epoch:
+                logs = self._policy.with_staleness(logs)
         if steps:
             self._untold += steps
             if self._latest is None:

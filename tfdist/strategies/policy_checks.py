@@ -9,18 +9,22 @@ from tfdist.gradients import AccumulationOptions
 from tfdist.updates import LocalPolicy, Policy
 
 
-def refuse_idle_workers(policy: Policy, needed: int | None, workers: int, max_in_flight: int | None) -> None:
-    """All workers compute gradients of the same step at the same time.
+def check_policy(policy: Any, workers: int, max_in_flight: int | None) -> None:
+    """Refuse what isn't a policy of the cluster, on all its tasks.
 
     Args:
-        policy: Of the strategy.
-        needed: Gradients of an optimizer step; None if each is one.
+        policy: As the user said.
         workers: How many there are.
         max_in_flight: As the user said.
 
     Raises:
-        ValueError: some workers would never have anything to do.
+        TypeError: it's none.
+        ValueError: it needs more workers; or some would never have anything to do, where all compute gradients of the
+            same step at the same time.
     """
+    if not isinstance(policy, Policy):
+        raise TypeError(f"update is one of tfdist.updates, such as Async(), or None. Received: update={policy!r}.")
+    needed = policy.gradients_per_step(workers)
     if needed is not None and max_in_flight is not None and max_in_flight < workers:
         raise ValueError(
             f"With {policy} all workers compute at the same time. Expected: max_in_flight of at least {workers}, the "
@@ -73,10 +77,9 @@ def refuse_averages_and_accumulation(policy: LocalPolicy, model: Any, options: A
             )
 
 
-def refuse_one_batch(policy: Policy) -> None:
-    """Where a worker trains on more than that."""
-    if isinstance(policy, LocalPolicy):
-        raise ValueError(
-            f"train_on_batch trains on one batch; under {type(policy).__name__} workers train on several by "
-            "themselves. Use fit."
-        )
+def refuse_one_batch(policy: LocalPolicy) -> None:
+    """A worker trains on more than that."""
+    raise ValueError(
+        f"train_on_batch trains on one batch; under {type(policy).__name__} workers train on several by themselves. "
+        "Use fit."
+    )

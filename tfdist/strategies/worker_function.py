@@ -90,11 +90,8 @@ class WorkerFunction:
         self._read = [one for one in model.trainable_variables if id(one) not in moving]
         self._name = f"tfdist/function/{next(_numbers)}"
         self._accumulation = _accumulation(step.options, f"{self._name}/gradients")
-        box = f"{step.name}/box"
-        self.pushes = strategy.pushes_of(model, step.name, box) if step.training else None
-        self._local = (
-            None if self.pushes is None else strategy.local_training(model, self.pushes, self._read, step.name)
-        )
+        self.pushes = strategy.policy.pushes_of(model, step.name) if step.training else None
+        self._local = strategy.policy.local_training(self.pushes, self._read, step.name)
 
     @classmethod
     def of_batches(cls, step: KerasStep, spec: Any, count: int) -> WorkerFunction:

@@ -29,6 +29,7 @@ class Incremental(LocalPolicy):
     part_records: int
 
     follows_speed = True
+    counts_records = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.part_records, int) or self.part_records < 1:

@@ -60,6 +60,8 @@ class LocalPolicy(Policy):
     has_velocity = False
     #: Whether executions of a fast worker are to have more steps, so that all take alike long.
     follows_speed = False
+    #: Whether it counts records, so that `steps_together` has to be told how many a batch has.
+    counts_records = False
 
     def steps_together(self, batch_rows: int) -> int:
         """Steps whose change is one, which an execution doesn't part, if batches have so many rows."""

@@ -77,6 +77,18 @@ CASES = {
     "epoch": Case(adam, {"sync_every_steps": "epoch"}),
     "fragments": Case(adam, {"sync_every_steps": 4, "fragments": 2, "outer_optimizer": nesterov}),
     "plain fragments": Case(adam, {"sync_every_steps": 3, "fragments": 2}),
+    "overlap": Case(
+        adam,
+        {"sync_every_steps": 4, "fragments": 2, "overlap_steps": 1, "outer_optimizer": nesterov},
+        evaluated=True,
+    ),
+    "plain overlap": Case(sgd, {"sync_every_steps": 3, "overlap_steps": 2}, normalized=True, saved_after=4),
+    "overlap of executions": Case(
+        momentum,
+        {"sync_every_steps": 4, "fragments": 2, "overlap_steps": 1, "inner_state": "average"},
+        steps_per_execution=3,
+        epochs=3,
+    ),
     "levels": Case(adam, {"levels": {"host": 1, "cluster": 3}}),
     "saved": Case(adam, {"sync_every_steps": 3, "outer_optimizer": nesterov}, saved_after=2),
 }

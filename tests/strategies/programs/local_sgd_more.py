@@ -126,10 +126,11 @@ class Crooked(keras.optimizers.SGD):
 
 
 def difference(strategy: tfdist.LocalSGDStrategy) -> dict[str, str]:
-    """What is said of replicas that differ: in an averaging inside a step, at the end of an epoch, unverified."""
+    """What is said of replicas that differ: in an averaging inside a step, at an epoch's end, beside steps."""
     return {
         "step": _difference(strategy, sync_every_steps=2),
         "epoch": _difference(strategy, sync_every_steps="epoch"),
+        "overlap": _difference(strategy, sync_every_steps=2, overlap_steps=1),
         "unverified": _difference(strategy, sync_every_steps=2, verify_equal=False),
     }
 
@@ -164,6 +165,12 @@ def refusals(strategy: tfdist.LocalSGDStrategy) -> dict[str, str]:
         zeros = [tf.zeros(v.shape) for v in own_loop_of.trainable_variables]
         strategy.run(lambda: own_loop_of.optimizer.apply(zeros, own_loop_of.trainable_variables))
 
+    def overlapping_loop() -> None:
+        strategy.averaging_options = AveragingOptions(sync_every_steps=2, overlap_steps=1)
+        looped = build(strategy)
+        zeros = [tf.zeros(v.shape) for v in looped.trainable_variables]
+        strategy.run(lambda: looped.optimizer.apply(zeros, looped.trainable_variables))
+
     strategy.averaging_options = AveragingOptions(sync_every_steps=2)
     tries: dict[str, Callable[[], Any]] = {
         "synchronized": lambda: fit(build(strategy, sgd, synchronized)),
@@ -173,6 +180,7 @@ def refusals(strategy: tfdist.LocalSGDStrategy) -> dict[str, str]:
         "strategy's accumulation": set_accumulation,
         "xla": lambda: fit(build(strategy, jit_compile=True)),
         "warm-up": warmed_up_loop,
+        "overlap": overlapping_loop,
     }
     return {name: _said(function) for name, function in tries.items()}
 

@@ -43,9 +43,8 @@ def make_backup(kind: str, folder: Path) -> Any:
 
 
 def main(folder: Path, devices: int, inner_state: Any, backup: str, victim: int) -> None:
-    strategy = make_strategy(
-        devices, sync_every_steps=SYNC_EVERY, outer_optimizer=nesterov, inner_state=inner_state, fragments=2
-    )
+    options = {"sync_every_steps": SYNC_EVERY, "fragments": 2, "overlap_steps": 1 if inner_state == "average" else 0}
+    strategy = make_strategy(devices, outer_optimizer=nesterov, inner_state=inner_state, **options)
     keras.utils.set_random_seed(3)
     with strategy.scope():
         layers = [keras.layers.Flatten(), keras.layers.Dense(16, activation="relu"), keras.layers.BatchNormalization()]

@@ -40,6 +40,8 @@ class Simulation:
         #: Of the epoch: a mean loss and the rows that it is of, for each step of a model.
         self.losses: list[tuple[float, int]] = []
         self.anchors = [v.numpy() for v in self.models[0].trainable_variables]
+        #: Of the averaging under way: fragments, values of each model, shares, steps, and until which step.
+        self.under_way: tuple[Any, ...] | None = None
         self.velocity = [np.zeros_like(anchor) for anchor in self.anchors]
 
     def step(self, x: np.ndarray, y: np.ndarray) -> None:
@@ -62,10 +64,52 @@ class Simulation:
         self.done += 1
         self.position += 1
         self.steps = [steps + 1 for steps in self.steps]
-        every = self.case.options.get("sync_every_steps") or self.case.options["levels"]["cluster"]
-        for p in range(len(self.fragments)):
-            if every != "epoch" and self.position % every == (p + 1) * every // len(self.fragments) % every:
+        if "overlap_steps" not in self.case.options:
+            for p in self.due(self.position):
                 self.average(p)
+
+    def due(self, position: int) -> list[int]:
+        every = self.case.options.get("sync_every_steps") or self.case.options["levels"]["cluster"]
+        count = len(self.fragments)
+        return (
+            []
+            if every == "epoch"
+            else [p for p in range(count) if position % every == (p + 1) * every // count % every]
+        )
+
+    def end_execution(self, steps: int) -> None:
+        """After executions of so many steps: what overlaps begins and ends here."""
+        due = sorted(
+            {p for position in range(self.position - steps + 1, self.position + 1) for p in self.due(position)}
+        )
+        if self.under_way is not None and (due or self.position >= self.under_way[-1]):
+            self.end_overlap()
+        if due:
+            values = {p: [[v.numpy() for v in variables] for variables in self.variables(p)] for p in due}
+            shares = {p: self.rows[p] / self.rows[p].sum() for p in due}
+            begun = {p: self.steps[p] for p in due}
+            self.rows[due] = 0
+            self.under_way = due, values, shares, begun, self.position + self.case.options["overlap_steps"]
+
+    def variables(self, p: int) -> list[list[Any]]:
+        """Of a fragment and what goes along with it, the N models' variables."""
+        places = [[m.trainable_variables[place] for m in self.models] for place in self.fragments[p]]
+        return places + ([list(one) for one in zip(*map(self._companions, self.models), strict=True)] if p == 0 else [])
+
+    def end_overlap(self) -> None:
+        """What models have learned since goes on top."""
+        if self.under_way is None:
+            return
+        due, values, shares, begun, _ = self.under_way
+        self.under_way = None
+        for p in due:
+            for i, (variables, old) in enumerate(zip(self.variables(p), values[p], strict=True)):
+                mean = sum(s * value for s, value in zip(shares[p], old, strict=True))
+                if i < len(self.fragments[p]):
+                    mean = self.outer_step(self.fragments[p][i], mean)
+                for variable, value in zip(variables, old, strict=True):
+                    variable.assign(variable.numpy() + (mean - value))
+            self.steps[p] -= begun[p]
 
     def _update(self, model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
         with tf.GradientTape() as tape:
@@ -74,6 +118,7 @@ class Simulation:
         model.optimizer.apply(tape.gradient(value, model.trainable_variables), model.trainable_variables)
 
     def average_all(self) -> None:
+        self.end_overlap()
         for p, steps in enumerate(self.steps):
             if steps:
                 self.average(p)
@@ -82,34 +127,31 @@ class Simulation:
     def average(self, p: int) -> None:
         """The mean by rows, or the step of Keras' SGD with momentum on it."""
         share = self.rows[p] / self.rows[p].sum()
-        outer = self.case.options.get("outer_optimizer")
-        for place in self.fragments[p]:
-            mean = self._mean([m.trainable_variables[place] for m in self.models], share)
-            if outer is not None:
-                gradient, settings = self.anchors[place] - mean, outer()
-                rate, mu = float(settings.learning_rate), settings.momentum
-                velocity = self.velocity[place] = mu * self.velocity[place] - rate * gradient
-                change = mu * velocity - rate * gradient if settings.nesterov else velocity
-                mean = self.anchors[place] + change
-                self.anchors[place] = mean
-            self._assign([m.trainable_variables[place] for m in self.models], mean)
-        if p == 0:
-            for companions in zip(*[self._companions(m) for m in self.models], strict=True):
-                self._assign(companions, self._mean(companions, share))
+        for i, variables in enumerate(self.variables(p)):
+            mean = sum(s * v.numpy() for s, v in zip(share, variables, strict=True))
+            if i < len(self.fragments[p]):
+                mean = self.outer_step(self.fragments[p][i], mean)
+            for variable in variables:
+                variable.assign(mean)
         self.rows[p], self.steps[p] = 0, 0
+
+    def outer_step(self, place: int, mean: np.ndarray) -> np.ndarray:
+        """Where the models go on from, of the mean of their weights."""
+        outer = self.case.options.get("outer_optimizer")
+        if outer is None:
+            return mean
+        gradient, settings = self.anchors[place] - mean, outer()
+        rate, mu = float(settings.learning_rate), settings.momentum
+        velocity = self.velocity[place] = mu * self.velocity[place] - rate * gradient
+        change = mu * velocity - rate * gradient if settings.nesterov else velocity
+        self.anchors[place] = self.anchors[place] + change
+        return self.anchors[place]
 
     def _companions(self, model: keras.Model) -> list[Any]:
         slots = [v for v in model.optimizer.variables if v.ndim > 0]
         averages = [v for v in slots if v.path.endswith("_average")]
         kept = self.case.options.get("inner_state") != "average"
         return [*model.non_trainable_variables, *(averages if kept else slots)]
-
-    def _mean(self, variables: Any, share: np.ndarray) -> np.ndarray:
-        return sum(s * v.numpy() for s, v in zip(share, variables, strict=True))
-
-    def _assign(self, variables: Any, value: np.ndarray) -> None:
-        for variable in variables:
-            variable.assign(value)
 
 
 def run(case: Case, replicas: int) -> dict[str, np.ndarray]:
@@ -120,6 +162,9 @@ def run(case: Case, replicas: int) -> dict[str, np.ndarray]:
     for epoch in range(case.epochs):
         for step, begin in enumerate(range(0, len(x), BATCH_SIZE)):
             simulation.step(x[begin : begin + BATCH_SIZE], y[begin : begin + BATCH_SIZE])
+            is_last = begin + BATCH_SIZE >= len(x)
+            if "overlap_steps" in case.options and (is_last or (step + 1) % case.steps_per_execution == 0):
+                simulation.end_execution(step % case.steps_per_execution + 1)
             if step + 1 == case.saved_after:
                 simulation.average_all()
                 found[f"file {epoch}"] = flat(simulation.models[0].get_weights())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tfdist.gradients.averaging.averaging import LocalAveraging
-from tfdist.gradients.averaging.equality import explained_difference
+from tfdist.gradients.averaging.averaging import LocalAveraging, stopping_at_difference
 from tfdist.gradients.averaging.local_step import LocalStep
 from tfdist.gradients.averaging.options import AveragingOptions
 from tfdist.gradients.averaging.outer import OuterFactory, describe, is_outer
@@ -17,6 +16,6 @@ __all__ = [
     "LocalStep",
     "OuterFactory",
     "describe",
-    "explained_difference",
     "is_outer",
+    "stopping_at_difference",
 ]

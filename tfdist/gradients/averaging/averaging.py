@@ -29,8 +29,9 @@ are written between averagings.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,14 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_averaging import moving_averages_of, rule_state_of
 from tfdist._compat.keras_optimizers import build_if_needed, trainable_variables_of
+from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients.averaging.counters import Counters
 from tfdist.gradients.averaging.equality import check_equal, explained_difference
 from tfdist.gradients.averaging.fragment import Fragment, split
 from tfdist.gradients.averaging.host import shared_in_host
 from tfdist.gradients.averaging.local_step import LocalStep
 from tfdist.gradients.averaging.options import AveragingOptions
+from tfdist.gradients.averaging.overlap import Overlap
 from tfdist.gradients.averaging.rowless import update_where_rows
 from tfdist.gradients.averaging.state import AveragingState
 from tfdist.gradients.reduction import sum_over_replicas, weighted
@@ -64,6 +67,7 @@ class LocalAveraging:
     Attributes:
         fragments: parts of the variables, once the optimizer is built.
         counters: how far it is; None before.
+        overlap: what is averaged while training goes on.
         state: what files hold of it.
     """
 
@@ -72,6 +76,7 @@ class LocalAveraging:
         self.options = options
         self.fragments: list[Fragment] = []
         self.counters: Counters | None = None
+        self.overlap = Overlap(self)
         self.state = AveragingState(self)
         self._layer_state: dict[int, Any] = {}
         self._compiled: dict[Any, Any] = {}
@@ -128,16 +133,26 @@ class LocalAveraging:
         update_where_rows(lambda own: update(own, variables), gradients, has_rows, kept)
 
     def _average(self, index: int) -> None:
-        counters, fragment = self.make(), self.fragments[index]
-        rows = counters.rows.read_value()[index]
-        (total,) = sum_over_replicas([rows])
-        companions = self._companions() if index == 0 else []
-        fragment.average(companions, tf.math.divide_no_nan(rows, total), total > 0)
+        counters, fragment, companions = self.make(), self.fragments[index], self.companions(index)
+        means, has_rows = self.mean(index, fragment.values(companions), counters.rows.read_value()[index])
+        fragment.go_on(companions, means, has_rows)
         counters.forget_rows(index)
         if self.options.verify_equal:
             check_equal([*fragment.variables, *companions, *fragment.state])
 
-    def _companions(self) -> list[Any]:
+    def mean(self, index: int, values: list[tf.Tensor], rows: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """What a fragment and its companions go on from, of their values and this replica's rows, a float scalar.
+
+        Returns:
+            The means, and whether any replica had a row, a bool scalar.
+        """
+        (total,) = sum_over_replicas([rows])
+        return self.fragments[index].mean(values, tf.math.divide_no_nan(rows, total)), total > 0
+
+    def companions(self, index: int) -> list[Any]:
+        """What is averaged along with a fragment, as it is."""
+        if index > 0:
+            return []
         variables = [*self._layer_state.values(), *moving_averages_of(self.optimizer)]
         if self.options.inner_state == "average":
             variables += rule_state_of(self.optimizer)
@@ -150,12 +165,18 @@ class LocalAveraging:
         for index, fragment in enumerate(self.fragments):
             if fragment.outer is not None:
                 is_first = tf.equal(counters.steps.read_value()[index], 0)
-                tf.cond(is_first, lambda take=fragment.outer.take: self._in_each(take), lambda: 0)
+                tf.cond(is_first, lambda take=fragment.outer.take: self._take(take), lambda: 0)
+
+    def _take(self, take: Callable[[], None]) -> int:
+        self.in_each(take)
+        return 0
 
     def end_step(self) -> None:
-        """Count a local step of all replicas, and average what is due."""
+        """Count a local step of all replicas, and average what is due, unless that is done between executions."""
         counters = self.make()
         counters.count_step()
+        if self.options.overlap_steps:
+            return
         position = counters.position.read_value()
         for index in range(len(self.fragments)):
             due = self.options.is_due(index, position)
@@ -167,13 +188,14 @@ class LocalAveraging:
         self.make().exchanges.assign_add(1)
 
     def _end_period(self, index: int) -> int:
-        self._in_each(lambda: self._average(index))
+        self.in_each(lambda: self._average(index))
         self.make().end_period(index)
         return 0
 
-    def _in_each(self, function: Callable[[], None]) -> int:
-        self.strategy.extended.call_for_each_replica(tf.autograph.experimental.do_not_convert(function))
-        return 0
+    def in_each(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in each replica, with its own part of the arguments; what the replicas return."""
+        function = tf.autograph.experimental.do_not_convert(function)
+        return self.strategy.extended.call_for_each_replica(function, arguments)
 
     # Eagerly, on every worker.
 
@@ -183,10 +205,13 @@ class LocalAveraging:
         if not self.is_pending:
             return
         counters = self.make()
-        pending = tuple(index for index, steps in enumerate(counters.steps.numpy()) if steps)
-        with explained_difference():
-            self._call(pending, lambda: [self._end_period(index) for index in pending])
+        with stopping_at_difference([self]):
+            self.overlap.end()
+            pending = tuple(index for index, steps in enumerate(counters.steps.numpy()) if steps)
+            if pending:
+                self.compiled(pending, lambda: [self._end_period(index) for index in pending])()
         counters.position.assign(0)
+        self.overlap.forget()
 
     @property
     def keeps_replicas_apart(self) -> bool:
@@ -204,7 +229,7 @@ class LocalAveraging:
             values = [tf.identity(variable.value)[tf.newaxis] for variable in variables]
             return [context.all_gather(value, axis=0) for value in [index, *values]]
 
-        gathered = self._call("gather", lambda: self.strategy.extended.call_for_each_replica(in_replica))
+        gathered = self.compiled("gather", lambda: self.in_each(in_replica))()
         order, *values = [np.asarray(self.strategy.experimental_local_results(value)[0]) for value in gathered]
         return [value[np.argsort(order)] for value in values]
 
@@ -212,14 +237,32 @@ class LocalAveraging:
         """Begin a new period with the weights as they are, because others were loaded."""
         if self.counters is None:
             return
+        self.overlap.forget()
         self.counters.position.assign(0)
         self.counters.steps.assign(tf.zeros_like(self.counters.steps))
         for copy in self.strategy.experimental_local_results(self.counters.rows):
             copy.assign(tf.zeros_like(copy))
 
-    def _call(self, key: Any, function: Callable[[], Any]) -> Any:
+    def compiled(self, key: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The function of this key, traced in the strategy's scope for such arguments when it is first asked for."""
         with self.strategy.scope():
             if key not in self._compiled:
                 traced = tf.function(tf.autograph.experimental.do_not_convert(function))
-                self._compiled[key] = traced.get_concrete_function()
-            return self._compiled[key]()
+                self._compiled[key] = traced.get_concrete_function(*arguments)
+            return self._compiled[key]
+
+
+@contextlib.contextmanager
+def stopping_at_difference(averagings: list[LocalAveraging]) -> Iterator[None]:
+    """While these average: an error that names what differs on the replicas, after which they have nothing to average.
+
+    Raises:
+        WorkersDisagreeError: replicas differed after an averaging inside.
+    """
+    try:
+        with explained_difference():
+            yield
+    except WorkersDisagreeError:
+        for averaging in averagings:
+            averaging.forget_steps()  # or the strategy's averagings would fail for this model again, whoever trains
+        raise

@@ -39,9 +39,15 @@ class Counters:
         """This replica's rows of a local step; in each replica."""
         self.rows.assign_add(tf.fill(self.rows.shape, rows))
 
-    def end_period(self, fragment: int) -> None:
-        """A fragment was averaged; in cross-replica context."""
-        self.steps.assign(_without(self.steps.read_value(), fragment))
+    def end_period(self, fragment: int, steps: int | None = None) -> None:
+        """A fragment was averaged; in cross-replica context.
+
+        Args:
+            fragment: which.
+            steps: those that the averaging is of, if training has gone on since; None for all.
+        """
+        done = self.steps.read_value()
+        self.steps.assign(_without(done, fragment) if steps is None else done - _only(done, fragment) * steps)
         self.averagings.assign_add(1)
         self.exchanges.assign_add(1)
 
@@ -58,6 +64,10 @@ def _without(values: tf.Tensor, place: int) -> tf.Tensor:
     kept = np.ones(values.shape, values.dtype.as_numpy_dtype)
     kept[place] = 0
     return values * kept
+
+
+def _only(values: tf.Tensor, place: int) -> tf.Tensor:
+    return tf.one_hot(place, values.shape[0], dtype=values.dtype)
 
 
 def _counter(value: np.ndarray, name: str) -> tf.Variable:

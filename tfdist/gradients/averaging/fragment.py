@@ -28,31 +28,46 @@ class Fragment:
         self._wire = WIRES[options.compression]
         self.outer = Outer(options.outer_optimizer, variables) if options.needs_anchor else None
 
-    def average(self, companions: list[Any], share: tf.Tensor, has_rows: tf.Tensor) -> None:
-        """Give the variables, and others with them, their mean over the replicas; in each replica.
+    def values(self, companions: list[Any]) -> list[tf.Tensor]:
+        """The variables and others with them, such as moving statistics, as they are; in each replica."""
+        return [tf.identity(variable.value) for variable in self.variables + companions]
+
+    def mean(self, values: list[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
+        """What crosses the wire: means over the replicas of `values`, or of changes where there is an anchor.
 
         Args:
-            companions: variables that are averaged as they are, such as moving statistics.
+            values: as `values` gave them.
             share: this replica's part of the rows, a float scalar.
-            has_rows: whether any replica had a row, a bool scalar; else all stays as it is.
         """
         if self.outer is None:
-            _average(self.variables + companions, share, has_rows)
-            return
-        self.outer.step(self._wire.mean(self.outer.changes(), share))
-        _average(companions, share, has_rows)
+            return Exact().mean(values, share)
+        own, others = values[: len(self.variables)], values[len(self.variables) :]
+        return self._wire.mean(self.outer.changes(own), share) + Exact().mean(others, share)
+
+    def go_on(
+        self, companions: list[Any], means: list[tf.Tensor], has_rows: tf.Tensor, since: list[tf.Tensor] | None = None
+    ) -> None:
+        """Go on from what `mean` gave; in each replica.
+
+        Args:
+            companions: as for `values`.
+            means: of the variables and the companions.
+            has_rows: whether any replica had a row, a bool scalar; else what is averaged as it is stays so.
+            since: the values that were averaged, if training has gone on: what came on top of them is kept.
+        """
+        variables, values = self.variables + companions, list(means)
+        moved = 0 if self.outer is None else len(self.variables)
+        if self.outer is not None:
+            values[:moved] = self.outer.step(means[:moved])
+        for index, (variable, value) in enumerate(zip(variables, values, strict=True)):
+            if since is not None:
+                value = variable.value + (value - since[index])
+            variable.assign(value if index < moved else tf.where(has_rows, value, variable.value))
 
     @property
     def state(self) -> list[Any]:
         """What goes into files beside the model."""
         return [] if self.outer is None else self.outer.state
-
-
-def _average(variables: list[Any], share: tf.Tensor, has_rows: tf.Tensor) -> None:
-    values = [tf.identity(variable.value) for variable in variables]
-    means = Exact().mean(values, share)
-    for variable, value, mean in zip(variables, values, means, strict=True):
-        variable.assign(tf.where(has_rows, mean, value))
 
 
 def split(variables: list[Any], count: int) -> list[list[Any]]:

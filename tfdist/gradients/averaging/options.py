@@ -32,6 +32,8 @@ class AveragingOptions:
         compression: of the averaged change on the wire: None, "bfloat16" or "int8", see `compression.py`.
         fragments: parts of the variables that are averaged one after another, each every H steps, at evenly spaced
             steps, so that less is sent at a time (Streaming DiLoCo); 1 for all at once.
+        overlap_steps: steps that training goes on for while a fragment is averaged, less than H / P; 0 to wait for it.
+            What replicas learn in the meantime stays on top of the average.
         verify_equal: whether replicas compare fingerprints of what they averaged: 8 bytes from every replica for each
             variable, and a pass over the values.
 
@@ -46,6 +48,7 @@ class AveragingOptions:
     inner_state: Literal["keep", "average"] = "keep"
     compression: Literal["bfloat16", "int8"] | None = None
     fragments: int = 1
+    overlap_steps: int = 0
     verify_equal: bool = True
 
     def __post_init__(self) -> None:
@@ -61,6 +64,13 @@ class AveragingOptions:
                 f"{self.sync_every_steps if self.levels is None else self.levels}"
                 f"{'' if self.period else ', which is 1 fragment'}. Received: fragments={self.fragments}. "
                 "Take fewer, or a number of steps that is larger."
+            )
+        _check_at_least("overlap_steps", self.overlap_steps, 0)
+        apart = (self.period or 1) // self.fragments
+        if self.overlap_steps >= apart:
+            raise ValueError(
+                f"An averaging ends before the next begins. Expected: overlap_steps below {apart}, the steps from one "
+                f"to the next. Received: overlap_steps={self.overlap_steps}. Take less, or more steps between them."
             )
 
     def _check_period(self) -> None:
@@ -101,12 +111,18 @@ class AveragingOptions:
         offset = (fragment + 1) * self.period // self.fragments % self.period
         return position % self.period == offset
 
+    def due_between(self, before: int, position: int, fragments: int) -> tuple[int, ...]:
+        """The first `fragments` fragments' numbers that are due after any of the steps before + 1 .. position."""
+        steps = range(before + 1, position + 1)
+        return tuple(index for index in range(fragments) if any(self.is_due(index, step) for step in steps))
+
     def described(self) -> str:
         """What must be equal on all workers, apart from the outer optimizer."""
         return (
             f"every {self.period or 'epoch'} steps, levels {dict(self.levels or {})}, warm-up {self.warmup_steps}, "
             f"inner state {self.inner_state}, compression {self.compression}, fragments {self.fragments}, "
-            f"verify {self.verify_equal}, outer optimizer {self.outer_optimizer is not None}"
+            f"overlap {self.overlap_steps}, verify {self.verify_equal}, "
+            f"outer optimizer {self.outer_optimizer is not None}"
         )
 
 

@@ -80,16 +80,14 @@ class Outer:
         for anchor, variable in zip(self.anchors, self._variables, strict=True):
             anchor.assign(variable.value)
 
-    def changes(self) -> list[tf.Tensor]:
-        """x - x_r; in each replica."""
-        pairs = zip(self.anchors, self._variables, strict=True)
-        return [tf.subtract(anchor.value, variable.value) for anchor, variable in pairs]
+    def changes(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
+        """x - x_r, of the variables' values x_r; in each replica."""
+        return [tf.subtract(anchor.value, value) for anchor, value in zip(self.anchors, values, strict=True)]
 
-    def step(self, gradients: list[tf.Tensor]) -> None:
-        """Go on from the anchor by the averaged change; in each replica."""
+    def step(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Move the anchor by the averaged change; its new values, from which to go on; in each replica."""
         self.optimizer.apply(gradients, self.anchors)
-        for anchor, variable in zip(self.anchors, self._variables, strict=True):
-            variable.assign(anchor.value)
+        return [anchor.value for anchor in self.anchors]
 
     @property
     def state(self) -> list[Any]:
