@@ -182,6 +182,13 @@ def test_strategies_that_keep_replicas_otherwise_are_refused(tmp_path):
     assert "Received: MirroredStrategy. Use keras.callbacks.BackupAndRestore" in found.stderr
 
 
+def test_steps_are_counted_over_epochs(tmp_path):
+    """Of five batches; the one that is due with the last batch of the second epoch comes behind its validation."""
+    fit(make(), tmp_path, epochs=3, every_steps=2, keep=9)
+    places = [(0, 2), (0, 4), (1, 1), (1, 3), (2, 0), (2, 2), (2, 4), (3, 0)]
+    assert CheckpointFiles(tmp_path, 9).names() == [f"epoch-{e:04}-step-{s:06}" for e, s in reversed(places)]
+
+
 def test_seconds(tmp_path):
     fit(make(), tmp_path, epochs=1, every_seconds=1e-6, keep=9)
     assert CheckpointFiles(tmp_path, 9).names() == [

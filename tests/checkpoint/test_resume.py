@@ -65,11 +65,14 @@ def kill_often(setup: str, tmp_path: Path, kills: int, *options: str, victims: t
     expect_equal(setup, tmp_path / "killed", tmp_path / "whole")
 
 
+# Seven processes one after another, or four pairs, on a busy machine.
+@pytest.mark.timeout(900)
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """Dropout, batch normalization, a shuffle, callbacks with a state and random numbers, on two replicas."""
     kill_often("mirrored2", tmp_path, KILLS)
 
 
+@pytest.mark.timeout(900)
 def test_workers_killed_at_random_moments(tmp_path: Path) -> None:
     """A worker, the chief, both."""
     kill_often("workers2", tmp_path, 3, "--micro_batches=3", victims=("1", "0", "0,1"))

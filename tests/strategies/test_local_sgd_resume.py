@@ -12,27 +12,30 @@ from tests.helpers.cluster_runner import ClusterFailed, run_python
 pytestmark = pytest.mark.cluster
 
 
-def run(folder: Path, workers: int, devices: int, inner_state: str, *victim: str) -> None:
+def run(folder: Path, workers: int, devices: int, inner_state: str, backup: str, *victim: str) -> None:
     folder.mkdir(exist_ok=True)
-    arguments = ["-m", "tests.strategies.programs.local_sgd_resume", str(folder), str(devices), inner_state, *victim]
+    arguments = ["-m", "tests.strategies.programs.local_sgd_resume", str(folder), str(devices), inner_state]
+    arguments += [backup, *victim]
     run_python(arguments, workers=workers, logs=folder / "logs")
 
 
-def run_killed(folder: Path, workers: int, devices: int, inner_state: str, victim: int) -> None:
+def run_killed(folder: Path, workers: int, devices: int, inner_state: str, backup: str, victim: int) -> None:
     with pytest.raises(ClusterFailed, match=r"exited with -9|killed|Collective|UNAVAILABLE|CANCELLED"):
-        run(folder, workers, devices, inner_state, str(victim))
+        run(folder, workers, devices, inner_state, backup, str(victim))
     assert any((folder / "backup").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("workers", "devices", "inner_state", "victim"),
-    [(2, 1, "keep", 1), (0, 2, "average", 0)],
+    ("workers", "devices", "inner_state", "backup", "victim"),
+    [(2, 1, "keep", "keras", 1), (0, 2, "average", "keras", 0), (0, 2, "keep", "tfdist", 0)],
 )
-def test_resumes_with_the_same_bits(tmp_path: Path, workers: int, devices: int, inner_state: str, victim: int) -> None:
+def test_resumes_with_the_same_bits(
+    tmp_path: Path, workers: int, devices: int, inner_state: str, backup: str, victim: int
+) -> None:
     """Killed after an averaging since the last backup, and steps since that."""
-    run_killed(tmp_path / "killed", workers, devices, inner_state, victim)
-    run(tmp_path / "killed", workers, devices, inner_state)
-    run(tmp_path / "whole", workers, devices, inner_state)
+    run_killed(tmp_path / "killed", workers, devices, inner_state, backup, victim)
+    run(tmp_path / "killed", workers, devices, inner_state, backup)
+    run(tmp_path / "whole", workers, devices, inner_state, backup)
     for worker in range(max(workers, 1)):
         resumed, whole = (dict(np.load(tmp_path / which / f"{worker}.npz")) for which in ("killed", "whole"))
         assert whole["iterations"] == 30

@@ -165,7 +165,8 @@ def begin_fit(model: Any) -> None:
     """Note that a `fit` of the model begins."""
     _fitting.append(model)
     model.__dict__["_tfdist_fit"] = {"input", "step"}
-    model.__dict__.pop("_tfdist_epoch_iterator", None)
+    for left in ("_tfdist_epoch_iterator", "_tfdist_resume"):
+        model.__dict__.pop(left, None)
 
 
 def end_fit(model: Any) -> None:

@@ -1,7 +1,7 @@
 """Trains on TFRecords with a backup every few steps, in the middle of periods; killed, and started again.
 
-`python -m tests.strategies.programs.local_sgd_resume FOLDER DEVICES INNER_STATE [VICTIM]`; VICTIM is the worker that
-ends itself.
+`python -m tests.strategies.programs.local_sgd_resume FOLDER DEVICES INNER_STATE BACKUP [VICTIM]`; BACKUP is "keras" or
+"tfdist", the callback; VICTIM is the worker that ends itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ class Kill(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(folder: Path, devices: int, inner_state: Any, victim: int) -> None:
+def make_backup(kind: str, folder: Path) -> Any:
+    if kind == "tfdist":
+        return tfdist.callbacks.Checkpoint(folder, every_steps=SAVE_EVERY)
+    return keras.callbacks.BackupAndRestore(folder, save_freq=SAVE_EVERY, delete_checkpoint=False)
+
+
+def main(folder: Path, devices: int, inner_state: Any, backup: str, victim: int) -> None:
     options = {"sync_every_steps": SYNC_EVERY, "fragments": 2, "overlap_steps": 1 if inner_state == "average" else 0}
     strategy = make_strategy(devices, outer_optimizer=nesterov, inner_state=inner_state, **options)
     keras.utils.set_random_seed(3)
@@ -46,9 +52,7 @@ def main(folder: Path, devices: int, inner_state: Any, victim: int) -> None:
         model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
         model.compile("adam", "sparse_categorical_crossentropy")
         data = tfdist.data.digits("train", batch_size=BATCH_SIZE, shuffle=True)
-    callbacks: list[Any] = [
-        keras.callbacks.BackupAndRestore(folder / "backup", save_freq=SAVE_EVERY, delete_checkpoint=False)
-    ]
+    callbacks = [make_backup(backup, folder / "backup")]
     callbacks += [Kill()] if strategy.worker_index == victim else []
     model.fit(data, epochs=EPOCHS, verbose=0, callbacks=callbacks)
     averaging = averaging_of(model.optimizer)
@@ -68,4 +72,4 @@ def main(folder: Path, devices: int, inner_state: Any, victim: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]) if len(sys.argv) > 4 else -1)
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5]) if len(sys.argv) > 5 else -1)
