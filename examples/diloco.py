@@ -36,7 +36,7 @@ def batches(text: np.ndarray, batch_size: int) -> tf.data.Dataset:
     return data.shuffle(len(windows), seed=0).batch(batch_size, drop_remainder=True)
 
 
-def build_transformer(width: int = 128, blocks: int = 2, heads: int = 4) -> keras.Model:
+def build_transformer(width: int = 64, blocks: int = 2, heads: int = 4) -> keras.Model:
     """Logits of the next characters, [rows, CONTEXT, 128]."""
     characters = keras.Input((CONTEXT,), dtype="int32")
     places = keras.ops.arange(CONTEXT)
