@@ -1,9 +1,10 @@
 """Only the chief writes models; the other workers wait until the file is there.
 
 Upstream: on several workers `ModelCheckpoint` and `model.save` write the same file at the same time and end in
-BlockingIOError, FileExistsError or a torn file.
-Here: the writing worker tells the others that it is done (or failed) through the cluster's key-value store. A save
-that only the chief calls (`if strategy.is_chief: model.save(...)`) waits for nobody.
+BlockingIOError, FileExistsError or a torn file. A save makes an optimizer, to see which attributes all have; in the
+scope of a strategy that asks the other workers for the initial values of its variables.
+Here: the chief saves outside of scopes. It tells the others that it is done (or failed) through the cluster's key-value
+store. A save that only the chief calls (`if strategy.is_chief: model.save(...)`) waits for nobody.
 Seen in Keras 3.15.1. Can go when Keras knows of a chief.
 """
 
@@ -12,11 +13,15 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import keras
+import tensorflow as tf
 
 from tfdist._compat import hooks
+
+Result = TypeVar("Result")
 
 
 def install() -> None:
@@ -41,7 +46,7 @@ def _on_chief(write: Callable[..., Any]) -> Callable[..., Any]:
             return strategy.wait_for_chief(str(filepath))
         strategy.before_write(str(filepath))
         try:
-            result = write(model, filepath, *args, **kwargs)
+            result = outside_scope(lambda: write(model, filepath, *args, **kwargs))
         except BaseException as error:
             strategy.chief_wrote(str(filepath), error=f"{type(error).__name__}: {error}")
             raise
@@ -49,3 +54,12 @@ def _on_chief(write: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return write_on_chief
+
+
+def outside_scope(function: Callable[[], Result]) -> Result:
+    """Call a function in no strategy's scope."""
+    if not tf.distribute.has_strategy():
+        return function()
+    # Scopes are of threads.
+    with ThreadPoolExecutor(1, "tfdist-outside-scope") as outside:
+        return outside.submit(function).result()

@@ -8,14 +8,14 @@ that plain Keras loads the file with `load_weights`. Seen in Keras 3.15.1. Can g
 
 from __future__ import annotations
 
-import concurrent.futures
 import io
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras.src.saving.saving_lib import H5IOStore, NpzIOStore, _save_state
+
+from tfdist._compat.keras_saving import outside_scope
 
 
 class _Copies(dict[str, np.ndarray]):
@@ -63,11 +63,5 @@ def copy_weights(model: Any) -> WeightCopies:
     def walk() -> None:
         _save_state(model, weights_store=copies, assets_store=None, inner_path="", visited_saveables=set())
 
-    if not tf.distribute.has_strategy():
-        walk()
-        return copies
-    # The walk makes an optimizer to see which attributes all have. In a scope that would ask the other workers for its
-    # variables, and scopes are of threads.
-    with concurrent.futures.ThreadPoolExecutor(1) as outside:
-        outside.submit(walk).result()
+    outside_scope(walk)
     return copies
