@@ -1,6 +1,6 @@
 """DiLoCo against fully synchronous training: the same characters, bytes on the wire, and the loss on text held out.
 
-    python benchmarks/diloco.py TEXT [--ways=2:sync,2:50,4:50] [--steps=2000] [options of examples/diloco.py]
+    python benchmarks/diloco.py --text=FILE [--ways=2:sync,2:50,4:50] [--steps=4000] [options of examples/diloco.py]
 
 A way is a number of workers and of steps between two exchanges; `2:50/4+6` averages in 4 fragments, each beside the 6
 steps after it. Bytes are what a worker sent over TCP while it trained. Workers are processes of this machine.
@@ -86,7 +86,7 @@ def parse_way(text: str) -> re.Match[str]:
 def main() -> None:
     parser = diloco.arguments()
     parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    parser.set_defaults(steps=2000)
+    parser.set_defaults(steps=4000)
     parser.add_argument("--ways", default="2:sync,2:50,4:50")
     parser.add_argument("--here", type=parse_way, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)

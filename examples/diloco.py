@@ -1,7 +1,7 @@
 """DiLoCo: workers train a character transformer by themselves, and exchange what they learned every 50 steps.
 
     tfdist launch --workers=2 examples/diloco.py
-    tfdist launch --workers=4 examples/diloco.py --text=tinyshakespeare.txt --steps=2000
+    tfdist launch --workers=4 examples/diloco.py --text=tinyshakespeare.txt --steps=4000
 
 Learns the next character of tfdist's own source, or of a file. With --sync_every_steps=0 gradients are exchanged in
 every step, for comparison. Douillard et al. 2023, arXiv:2311.08105.
@@ -73,10 +73,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, help="a file whose text to learn")
     parser.add_argument("--sync_every_steps", type=int, default=50, help="steps between two exchanges")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of AdamW, which falls along a cosine")
-    parser.add_argument("--outer_rate", type=float, default=0.7, help="of the step that all make together")
-    parser.add_argument("--outer_momentum", type=float, default=0.9)
-    parser.add_argument("--batch_size", type=int, default=32, help="windows of 64 characters, of all workers together")
+    parser.add_argument("--learning_rate", type=float, default=5e-3, help="of AdamW, which falls along a cosine")
+    parser.add_argument("--outer_rate", type=float, default=0.8, help="of the step that all make together")
+    parser.add_argument("--outer_momentum", type=float, default=0.7)
+    parser.add_argument("--batch_size", type=int, default=64, help="windows of 64 characters, of all workers together")
     parser.add_argument("--steps", type=int, default=400)
     return parser
 
