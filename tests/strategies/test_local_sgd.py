@@ -33,11 +33,12 @@ def results(program: str, workers: int, devices: int) -> list[dict[str, Any]]:
         module = f"tests.strategies.programs.{program}"
         arguments = ["-m", module, str(output), str(workers), str(devices), *SETUPS[workers, devices]]
         processes = workers if workers > 1 and program == "local_sgd" else 0
-        run_python(arguments, workers=processes, logs=output / "logs", timeout_seconds=280)
+        run_python(arguments, workers=processes, logs=output / "logs", timeout_seconds=560)
         return [pickle.loads(path.read_bytes()) for path in sorted(output.glob("*.pickle"))]
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(1200)  # the first test of a set-up runs all of its cases, twice
 @pytest.mark.parametrize(
     ("workers", "devices", "case"), [(*setup, case) for setup, cases in SETUPS.items() for case in cases]
 )
