@@ -65,11 +65,6 @@ class EpochIterators:
         return self.iterator.steps_per_epoch or self.iterator.data_adapter.num_batches
 
     @property
-    def steps_per_execution(self) -> int:
-        """Batches of a call of the train function."""
-        return int(self.iterator.steps_per_execution)
-
-    @property
     def place(self) -> DataPlace:
         """Where the data stands between two steps, or two epochs."""
         one = self.iterator

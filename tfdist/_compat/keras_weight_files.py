@@ -36,11 +36,6 @@ class WeightCopies(NpzIOStore):
         self.contents[path] = _Copies()
         return self.contents[path]
 
-    @property
-    def size_bytes(self) -> int:
-        """Of all values."""
-        return sum(array.nbytes for part in self.contents.values() for array in part.values())
-
     def to_h5(self) -> memoryview:
         """The file; the copies are gone afterwards, so that they and the file aren't in memory together."""
         # Not straight to disk: HDF5 can't close a file on a full disk, and tries again when the process ends.

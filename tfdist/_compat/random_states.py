@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
 
@@ -52,19 +52,12 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
     if rng is not None:
         _set_python(states, "tensorflow", rng)
     if "keras_global" in states:
-        keras_global_generator()
+        global_seed_generator()
     if "tensorflow_global" in states:
         tf.random.get_global_generator()
     for name, variable in _variables().items():
         if name in states:
             variable.assign(states[name])
-
-
-def keras_global_generator() -> Any:
-    """Keras' generator for calls without a seed; made if it isn't there."""
-    from keras.src.random.seed_generator import global_seed_generator
-
-    return global_seed_generator()
 
 
 def _variables() -> dict[str, Any]:

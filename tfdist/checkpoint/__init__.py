@@ -7,7 +7,7 @@ Glossary:
 
 Order of events, at a boundary, on every worker:
 
-    each worker's own state (metrics, sums of gradients, random numbers)  -> the chief     state.py, replicas.py
+    each worker's own state (metrics, sums of gradients, random numbers)  -> the chief     state.py
     the chief copies weights and optimizer                                                _compat/keras_weight_files.py
     training goes on, while a thread of the chief's
         writes the files into `.writing-...`, flushed to disk, the manifest last           files.py, background.py

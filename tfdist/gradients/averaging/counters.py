@@ -47,23 +47,18 @@ class Counters:
             steps: those that the averaging is of, if training has gone on since; None for all.
         """
         done = self.steps.read_value()
-        self.steps.assign(_without(done, fragment) if steps is None else done - _only(done, fragment) * steps)
+        self.steps.assign_sub(_only(done, fragment) * (done if steps is None else steps))
         self.averagings.assign_add(1)
         self.exchanges.assign_add(1)
 
     def forget_rows(self, fragment: int) -> None:
         """Rows count from here; in each replica."""
-        self.rows.assign(_without(self.rows.read_value(), fragment))
+        rows = self.rows.read_value()
+        self.rows.assign_sub(_only(rows, fragment) * rows)
 
     def is_pending(self) -> bool:
         """Whether there are local steps that were not averaged; eagerly, the same on all workers."""
         return bool(np.any(self.steps.numpy()))
-
-
-def _without(values: tf.Tensor, place: int) -> tf.Tensor:
-    kept = np.ones(values.shape, values.dtype.as_numpy_dtype)
-    kept[place] = 0
-    return values * kept
 
 
 def _only(values: tf.Tensor, place: int) -> tf.Tensor:
