@@ -20,7 +20,7 @@ class ClusterFailed(AssertionError):
     """A task failed or the cluster ran out of time; the message holds the first failure's output."""
 
 
-def run_python(args: Sequence[str], *, workers: int, logs: Path, timeout_seconds: float = 300) -> None:
+def run_python(args: Sequence[str], *, workers: int, logs: Path, timeout_seconds: float = 240) -> None:
     """Run `python *args` on each of `workers` tasks (one process without TF_CONFIG for 0) and wait for all.
 
     Raises:

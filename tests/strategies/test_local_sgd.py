@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.cluster_runner import run_python
+from tests.helpers.once import once
 from tests.strategies.programs.local_sgd_cases import CASES
 
 #: In float64, of the same sums in another order.
@@ -25,7 +25,7 @@ SETUPS = {
 }
 
 
-@functools.cache
+@once
 def results(program: str, workers: int, devices: int) -> list[dict[str, Any]]:
     """What every process returned for every case."""
     with tempfile.TemporaryDirectory(prefix="tfdist-local-sgd-") as folder:

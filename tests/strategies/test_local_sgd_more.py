@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.cluster_runner import run_python
+from tests.helpers.once import once
 
 pytestmark = pytest.mark.cluster
 
@@ -23,7 +23,7 @@ SETUPS = {
 REPLICAS = 2
 
 
-@functools.cache
+@once
 def found(workers: int, devices: int) -> list[dict[str, Any]]:
     """What each process returned."""
     with tempfile.TemporaryDirectory(prefix="tfdist-local-sgd-") as folder:

@@ -235,7 +235,8 @@ class GradientAccumulation:
         """Weight and gradients summed over the replicas, as they go into a file; None where they can't be had."""
         if self._held is not None:
             return self._held
-        if getattr(self._strategy, "num_workers", 1) > 1 and not self._strategy.save_together("checkpoint"):
+        several = getattr(self._strategy, "num_workers", 1) > 1
+        if several and not self._strategy.save_together("checkpoint", {"accumulation": self.position}):
             return None
         return self._reduced_sums()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -47,8 +48,9 @@ class AccumulatingStrategy(AccumulationSetting):
 
     def _init_accumulation(self, steps: Steps | AccumulationOptions) -> None:
         self._accumulation = AccumulationOptions.of(steps)
-        # In the order in which they were attached, which is the same on every worker; a set has no order.
-        self._accumulations: weakref.WeakKeyDictionary[GradientAccumulation, None] = weakref.WeakKeyDictionary()
+        # With names by the order in which they were attached, which is the same on every worker.
+        self._accumulations: weakref.WeakKeyDictionary[GradientAccumulation, str] = weakref.WeakKeyDictionary()
+        self._accumulation_names = map(str, itertools.count())
 
     def _accumulation_changed(self) -> None:
         for accumulation in self._accumulations:
@@ -75,7 +77,7 @@ class AccumulatingStrategy(AccumulationSetting):
 
     @property
     def pending_accumulations(self) -> list[GradientAccumulation]:
-        """Those with micro-batches that wait for an optimizer step; the same on every worker."""
+        """Those with micro-batches that wait for an optimizer step."""
         return [one for one in self._accumulations if one.micro_steps]
 
     # What Keras asks for, see _compat/hooks.py.
@@ -83,7 +85,8 @@ class AccumulatingStrategy(AccumulationSetting):
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Attach the accumulation, so that files can be loaded into it."""
         if accumulation_of(optimizer) is None and self.accumulates(optimizer):
-            self._accumulations[attach(optimizer, lambda: combined(self._accumulation, optimizer))] = None
+            accumulation = attach(optimizer, lambda: combined(self._accumulation, optimizer))
+            self._accumulations[accumulation] = next(self._accumulation_names)
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What accumulation does around a `fit`."""

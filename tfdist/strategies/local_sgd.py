@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -100,8 +102,9 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             overlap_steps=overlap_steps,
             verify_equal=verify_equal,
         )
-        # In the order in which they were attached, which is the same on every worker.
-        self._averagings: weakref.WeakKeyDictionary[LocalAveraging, None] = weakref.WeakKeyDictionary()
+        # With names by the order in which they were attached, which is the same on every worker.
+        self._averagings: weakref.WeakKeyDictionary[LocalAveraging, str] = weakref.WeakKeyDictionary()
+        self._averaging_names = map(str, itertools.count())
         self._found: list[LocalAveraging] = []
         with local_devices(devices):
             super().__init__(
@@ -196,7 +199,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         if averaging_of(optimizer) is None and not is_outer(optimizer):
             averaging = LocalAveraging(optimizer, self, self._averaging_options)
             attach_averaging(optimizer, averaging, averaging.state, AveragingCheckpoint(averaging.state))
-            self._averagings[averaging] = None
+            self._averagings[averaging] = next(self._averaging_names)
 
     def accumulates(self, optimizer: Any) -> bool:
         """False: every batch is a local step."""
@@ -218,11 +221,28 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
 
     def before_write(self, path: str) -> None:
         """Average, and gather what replicas have apart, so that the file holds all that training goes on from."""
-        wanted = [one for one in self._averagings if one.is_pending or one.keeps_replicas_apart]
-        if wanted and (self.num_workers == 1 or self.save_together(path)):
-            for averaging in wanted:
-                averaging.average()
-                averaging.state.hold()
+        wanted = self._to_gather()
+        if wanted and self.num_workers > 1:
+            del wanted
+            # What is out of use is collected at other times on other workers.
+            gc.collect()
+            wanted = self._to_gather()
+        if self.num_workers == 1:
+            together = list(wanted)
+        else:
+            positions = {name: str(int(averaging.optimizer.iterations)) for name, averaging in wanted.items()}
+            together = self.save_together(path, positions) if wanted else []
+        for name in together:
+            wanted[name].average()
+            wanted[name].state.hold()
+
+    def _to_gather(self) -> dict[str, LocalAveraging]:
+        """The averagings of which replicas have something that is not in the chief's file, by name."""
+        return {
+            name: averaging
+            for averaging, name in self._averagings.items()
+            if averaging.is_pending or averaging.keeps_replicas_apart
+        }
 
     def _release_sums(self) -> None:
         super()._release_sums()
@@ -230,9 +250,6 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             averaging.state.release()
 
     _saved_alone = "with what the chief has since the last averaging, and without the other replicas' optimizer state"
-
-    def _save_position(self) -> str:
-        return "/".join(str(int(averaging.optimizer.iterations)) for averaging in self._averagings)
 
     def equal_variables(self, model: Any) -> list[Any]:
         """After an averaging: weights, but not the optimizer's variables, of which replicas may have their own."""

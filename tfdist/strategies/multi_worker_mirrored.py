@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import gc
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -171,37 +173,58 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def before_write(self, path: str) -> None:
         """In the middle of an accumulation the file holds what all workers have added up, so they reduce it first."""
-        if self.num_workers > 1 and self.pending_accumulations and self.save_together(path):
-            for accumulation in self.pending_accumulations:
-                accumulation.hold_sums()
+        if self.num_workers > 1 and self.pending_accumulations:
+            # What is out of use is collected at other times on other workers.
+            gc.collect()
+            pending = {self._accumulations[one]: one for one in self.pending_accumulations}
+            positions = {name: one.position for name, one in pending.items()}
+            for name in self.save_together(path, positions) if pending else ():
+                pending[name].hold_sums()
 
-    def save_together(self, what: str) -> bool:
-        """Whether all workers are about to save `what` now; asked where the file is to hold what each of them has.
+    def save_together(self, what: str, parts: Mapping[str, str]) -> list[str]:
+        """The parts that all workers are about to save in `what` now, and so can gather; none if the chief is alone.
 
         The chief waits for the others a while, since it can't know whether they are to come.
+
+        Args:
+            what: the file.
+            parts: how far training is, by the parts whose state each worker has for itself. Workers may know others
+                beside, of models that are out of use and not yet collected.
         """
-        # Named by how far training is, so that what only the chief saved elsewhere doesn't count.
-        point = f"saves/{what}/{self._save_position()}"
-        self._writes[point] += 1
-        key = f"{self._room}/{self._occasion}/{point}/{self._writes[point]}"
-        if not self.is_chief:
-            tf_compat.publish(f"{key}/{self.worker_index}", what)
-            return wait_for(f"{key}/decision", "the chief", f"save {what}", self._peer_timeout_seconds) == "together"
+        if self.is_chief:
+            return self._invite_to_save(what, parts)
+        while True:
+            key = self._next_save(what)
+            tf_compat.publish(f"{key}/{self.worker_index}", json.dumps(dict(parts)))
+            answer = wait_for(f"{key}/decision", "the chief", f"save {what}", self._peer_timeout_seconds)
+            decision = json.loads(answer)
+            # Of a save that only the chief made, earlier, nobody else knows.
+            if all(decision["at"].get(name, position) == position for name, position in parts.items()):
+                return decision["together"]
+
+    def _invite_to_save(self, what: str, parts: Mapping[str, str]) -> list[str]:
+        key = self._next_save(what)
         deadline = time.monotonic() + min(SAVE_TOGETHER_SECONDS, self._peer_timeout_seconds)
-        others = [f"{key}/{other}" for other in range(1, self.num_workers)]
-        here = all(tf_compat.look_up(other, max(0.0, deadline - time.monotonic())) is not None for other in others)
-        tf_compat.publish(f"{key}/decision", "together" if here else "alone")
-        if not here:
-            logger.warning(
-                "%s is saved %s, because not all workers save it. Save on every worker", what, self._saved_alone
-            )
-        return here
+        together = list(parts)
+        for other in range(1, self.num_workers):
+            arrival = tf_compat.look_up(f"{key}/{other}", max(0.0, deadline - time.monotonic()))
+            if arrival is None:
+                logger.warning(
+                    "%s is saved %s, because not all workers save it. Save on every worker", what, self._saved_alone
+                )
+                together = []
+                break
+            known = json.loads(arrival)
+            together = [name for name in together if name in known]
+        tf_compat.publish(f"{key}/decision", json.dumps({"at": dict(parts), "together": together}))
+        return together
+
+    def _next_save(self, what: str) -> str:
+        self._writes[f"saves/{what}"] += 1
+        return f"{self._room}/{self._occasion}/saves/{what}/{self._writes[f'saves/{what}']}"
 
     #: What a file lacks that only the chief has saved.
     _saved_alone = "in the middle of accumulating gradients, without the micro-batches since the last optimizer step"
-
-    def _save_position(self) -> str:
-        return "/".join(one.position for one in self.pending_accumulations)
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""

@@ -99,9 +99,16 @@ class Writes(keras.callbacks.Callback):
 
 
 def checkpoint(strategy: tfdist.LocalSGDStrategy) -> dict[str, np.ndarray]:
-    """Training that writes a checkpoint after two of four batches, and that goes on from it with the other two."""
+    """Training that writes a checkpoint after two of four batches, and that goes on from it with the other two.
+
+    The chief still has a model that the other workers have no more: what only one has is not gathered.
+    """
     options = {"sync_every_steps": 3, "outer_optimizer": nesterov}
     strategy.averaging_options = AveragingOptions(**options)
+    old = build(strategy, keras.optimizers.Adam)
+    fit(old)
+    if not strategy.is_chief:
+        del old
     with tempfile.TemporaryDirectory() as folder:
         whole = build(strategy, keras.optimizers.Adam)
         fit(whole, Writes(f"{folder}/checkpoint"))
