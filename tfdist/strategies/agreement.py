@@ -10,7 +10,7 @@ import collections
 import json
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfdist._compat import hooks
@@ -21,9 +21,15 @@ from tfdist.log import logger
 
 #: How often waiting is mentioned in the log.
 MENTION_SECONDS = 30.0
+#: How often it is asked whether the others are still there.
+_CHECK_SECONDS = 1.0
 
 
-def wait_for(key: str, who: str, what: str, timeout_seconds: float) -> str:
+def no_check() -> None:
+    """Nobody is known to be gone."""
+
+
+def wait_for(key: str, who: str, what: str, timeout_seconds: float, *, check: Callable[[], None] = no_check) -> str:
     """The value that another worker publishes under `key`.
 
     Args:
@@ -31,16 +37,22 @@ def wait_for(key: str, who: str, what: str, timeout_seconds: float) -> str:
         who: the worker that is waited for, for messages.
         what: what it is to do, for messages.
         timeout_seconds: how long to wait.
+        check: raises an error if there is nobody to wait for.
 
     Raises:
         WorkersDisagreeError: it did not come in time.
     """
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        value = tf_compat.look_up(key, min(MENTION_SECONDS, timeout_seconds))
+    now = time.monotonic()
+    deadline, mention_at = now + timeout_seconds, now + MENTION_SECONDS
+    while now < deadline:
+        check()
+        value = tf_compat.look_up(key, min(_CHECK_SECONDS, timeout_seconds))
         if value is not None:
             return value
-        logger.warning("waiting for %s to %s", who, what)
+        now = time.monotonic()
+        if now >= mention_at:
+            mention_at = now + MENTION_SECONDS
+            logger.warning("waiting for %s to %s", who, what)
     raise WorkersDisagreeError(
         f"Expected: {who} to {what}, as this worker does. Received: nothing in {timeout_seconds:.0f} s. "
         "Run the same script on every task, and look at that worker's log."
@@ -56,6 +68,7 @@ def compare(
     workers: int,
     timeout_seconds: float,
     names: Mapping[str, str] | None = None,
+    check: Callable[[], None] = no_check,
 ) -> None:
     """Check that all workers state the same facts.
 
@@ -67,6 +80,7 @@ def compare(
         workers: how many there are.
         timeout_seconds: how long to wait for a worker.
         names: what messages call facts that this worker knows by another name than others do.
+        check: raises an error if there is nobody to wait for.
 
     Raises:
         WorkersDisagreeError: facts differ; names the worker and the first fact that does, with both values.
@@ -76,7 +90,8 @@ def compare(
     for other in range(workers):
         if other != worker:
             who = f"worker {other}"
-            stated[other] = json.loads(wait_for(f"{room}/{other}", who, f"reach {occasion}", timeout_seconds))
+            text = wait_for(f"{room}/{other}", who, f"reach {occasion}", timeout_seconds, check=check)
+            stated[other] = json.loads(text)
     for fact in facts:
         values = {one: stated[one].get(fact) for one in sorted(stated)}
         if len(set(values.values())) > 1:

@@ -80,7 +80,7 @@ class StepFunction:
         is_first = self._training and hooks.is_first_of_fit(self._model, "step")
         if is_first:
             self._strategy.check_before_steps(self._model)
-        with explained():
+        with self._strategy.peers.execution(), explained():
             logs, rows, self._waited = self._execution(iterator)
         if is_first:
             refuse_small("batch size", int(rows), self._strategy)
@@ -88,8 +88,9 @@ class StepFunction:
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`: the batch is the global batch, the same on every worker."""
-        others, _ = self._one_step(self._strategy.split_batch(batch))
-        return self._logs.merge(others, self._results())
+        with self._strategy.peers.execution():
+            others, _ = self._one_step(self._strategy.split_batch(batch))
+            return self._logs.merge(others, self._results())
 
     def _execute(self, iterator: Any) -> tuple[Logs, tf.Tensor, tf.Tensor]:
         """Logs, the rows of the first global batch, and the seconds that were waited for input."""
@@ -215,7 +216,13 @@ def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
             outputs.append(tf.nest.map_structure(strategy.join_rows, rows))
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
 
-    return predict if model.run_eagerly else tf.function(predict, reduce_retracing=True)
+    compiled = predict if model.run_eagerly else tf.function(predict, reduce_retracing=True)
+
+    def watched(batches: list[Any]) -> Any:
+        with strategy.peers.execution():
+            return compiled(batches)
+
+    return watched
 
 
 def with_nones(step: Callable[[Any], Any]) -> Callable[[Any], Any]:

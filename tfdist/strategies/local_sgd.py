@@ -55,8 +55,8 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         overlap_steps: local steps that go on while a fragment is averaged; 0 to wait for it.
         verify_equal: whether replicas compare what they averaged, by 8 bytes a variable.
         devices: of this worker, such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
-        communication_options: as in `MultiWorkerMirroredStrategy`.
-        peer_timeout_seconds: as in `MultiWorkerMirroredStrategy`.
+        communication_options, peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds:
+            as in `MultiWorkerMirroredStrategy`.
 
     Raises:
         ValueError, TypeError: an option is wrong.
@@ -90,6 +90,9 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         devices: Sequence[str] | None = None,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
+        heartbeat_timeout_seconds: float = 10.0,
+        start_timeout_seconds: float = 600.0,
+        stall_seconds: float = 60.0,
     ) -> None:
         self._averaging_options = AveragingOptions(
             sync_every_steps=sync_every_steps,
@@ -108,7 +111,12 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         self._found: list[LocalAveraging] = []
         with local_devices(devices):
             super().__init__(
-                cluster, communication_options=communication_options, peer_timeout_seconds=peer_timeout_seconds
+                cluster,
+                communication_options=communication_options,
+                peer_timeout_seconds=peer_timeout_seconds,
+                heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+                start_timeout_seconds=start_timeout_seconds,
+                stall_seconds=stall_seconds,
             )
 
     @property
@@ -126,8 +134,9 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         `fit`, `evaluate`, `predict` and saving do this by themselves; a callback that looks at weights in the middle
         of an epoch calls it, and a custom loop when it is at its end or has read a `tf.train.Checkpoint`.
         """
-        for averaging in list(self._averagings):
-            averaging.average()
+        with self.peers.explained():
+            for averaging in list(self._averagings):
+                averaging.average()
 
     replica_step = LocalStep
 

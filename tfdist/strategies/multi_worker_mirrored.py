@@ -17,12 +17,15 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.cluster import Cluster, resolve
+from tfdist.cluster.address import Address
 from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
 from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for
 from tfdist.strategies.equal_weights import check_equal_weights
 from tfdist.strategies.gathering import gather_bytes
+from tfdist.strategies.peer_watch import PeerWatch
+from tfdist.strategies.start_up import as_cluster, check_seconds, compare_clocks, facts_of_start, joining
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 _made = itertools.count()
@@ -45,9 +48,15 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
+        heartbeat_timeout_seconds: a worker that is silent for longer, stopped or cut off, is taken for gone. One whose
+            process ends is noticed at once.
+        start_timeout_seconds: how long workers wait for each other at the start.
+        stall_seconds: a step that takes longer than this, and ten times the usual, is reported in the log with the
+            worker that the others wait for, and what that worker does.
 
     Raises:
-        ClusterError: the cluster's description is wrong.
+        ClusterError: the cluster's description is wrong, this task's port is taken, or a worker doesn't come.
+        WorkersDisagreeError: workers have other versions of a package, or run another script.
         RuntimeError: TensorFlow has run operations before.
 
     Example:
@@ -66,14 +75,29 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
+        heartbeat_timeout_seconds: float = 10.0,
+        start_timeout_seconds: float = 600.0,
+        stall_seconds: float = 60.0,
     ) -> None:
+        check_seconds(
+            peer_timeout_seconds=peer_timeout_seconds,
+            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+            start_timeout_seconds=start_timeout_seconds,
+            stall_seconds=stall_seconds,
+        )
         resolver = as_resolver(resolve() if cluster is None else cluster)
+        place = as_cluster(cluster if isinstance(cluster, Cluster) else resolver)
         try:
-            super().__init__(
-                cluster_resolver=resolver,
-                communication_options=communication_options,
-                gradient_accumulation_steps=gradient_accumulation_steps,
-            )
+            with joining(
+                place,
+                heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+                start_timeout_seconds=start_timeout_seconds,
+            ):
+                super().__init__(
+                    cluster_resolver=resolver,
+                    communication_options=communication_options,
+                    gradient_accumulation_steps=gradient_accumulation_steps,
+                )
         except RuntimeError as error:
             if "program startup" not in str(error):
                 raise
@@ -88,7 +112,21 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self._occasion = 0
         self._writes: collections.Counter[str] = collections.Counter()
         if self.num_workers > 1:
-            self._share_seed()
+            self._meet(place, stall_seconds)
+
+    def _meet(self, place: Cluster, stall_seconds: float) -> None:
+        """When all workers are connected."""
+        compare_clocks(f"{self._room}/clocks", self.worker_index, self.num_workers, self._wait_for)
+        self._compare("the start", facts_of_start(place))
+        self._share_seed()
+        host = Address.parse(place.address).host
+        peers = PeerWatch(self.worker_index, self.num_workers, host, stall_seconds=stall_seconds)
+        peers.connect(f"{self._room}/peers", self._wait_for)
+        self.peers = peers
+
+    def _wait_for(self, key: str, who: str, what: str) -> str:
+        with self.peers.explained():
+            return wait_for(key, who, what, self._peer_timeout_seconds, check=self.peers.check)
 
     def _share_seed(self) -> None:
         """Shuffles and initial values must be the same everywhere, so a seed that nobody set is the chief's."""
@@ -97,7 +135,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         if self.is_chief:
             seed = random.SystemRandom().randrange(2**31) if seed is None else seed
             tf_compat.publish(key, str(seed))
-        chiefs = int(wait_for(key, "the chief", "make its strategy", self._peer_timeout_seconds))
+        chiefs = int(self._wait_for(key, "the chief", "make its strategy"))
         if tf_compat.global_seed() is None:
             logger.info("no global seed was set: all workers use %d", chiefs)
             keras.utils.set_random_seed(chiefs)
@@ -118,7 +156,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     def check_before_steps(self, model: Any) -> None:
         """Refuse workers whose weights differ, which callbacks may have loaded."""
         if self.num_workers > 1:
-            check_equal_weights(self, self.equal_variables(model), "fit")
+            with self.peers.explained():
+                check_equal_weights(self, self.equal_variables(model), "fit")
 
     def check_before_predict(self, model: Any) -> None:
         """Refuse a `predict` that other workers take no part in."""
@@ -132,15 +171,17 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             return
         self._occasion += 1
         self._writes.clear()
-        compare(
-            occasion,
-            {"call": occasion, **facts},
-            room=f"{self._room}/{self._occasion}",
-            worker=self.worker_index,
-            workers=self.num_workers,
-            timeout_seconds=self._peer_timeout_seconds,
-            names=names,
-        )
+        with self.peers.explained():
+            compare(
+                occasion,
+                {"call": occasion, **facts},
+                room=f"{self._room}/{self._occasion}",
+                worker=self.worker_index,
+                workers=self.num_workers,
+                timeout_seconds=self._peer_timeout_seconds,
+                names=names,
+                check=self.peers.check,
+            )
 
     # What all workers do together at a boundary between steps.
 
@@ -155,7 +196,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self._writes[name] += 1
         key = self._write_key(name)
         if not self.is_chief:
-            kind, _, text = wait_for(key, "the chief", f"say {name}", self._peer_timeout_seconds).partition(":")
+            kind, _, text = self._wait_for(key, "the chief", f"say {name}").partition(":")
             if kind == "failed":
                 raise WorkersDisagreeError(f"The chief could not say {name}: {text}")
             return text
@@ -169,7 +210,10 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def gather_bytes(self, payload: bytes) -> list[bytes]:
         """By a collective of the workers' first replicas."""
-        return [payload] if self.num_workers == 1 else gather_bytes(self, payload)
+        if self.num_workers == 1:
+            return [payload]
+        with self.peers.explained():
+            return gather_bytes(self, payload)
 
     def before_write(self, path: str) -> None:
         """In the middle of an accumulation the file holds what all workers have added up, so they reduce it first."""
@@ -196,7 +240,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         while True:
             key = self._next_save(what)
             tf_compat.publish(f"{key}/{self.worker_index}", json.dumps(dict(parts)))
-            answer = wait_for(f"{key}/decision", "the chief", f"save {what}", self._peer_timeout_seconds)
+            answer = self._wait_for(f"{key}/decision", "the chief", f"save {what}")
             decision = json.loads(answer)
             # Of a save that only the chief made, earlier, nobody else knows.
             if all(decision["at"].get(name, position) == position for name, position in parts.items()):
@@ -238,7 +282,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self._writes[path] += 1
         self.before_write(path)
         self._release_sums()
-        error = wait_for(self._write_key(path), "the chief", f"write {path}", self._peer_timeout_seconds)
+        error = self._wait_for(self._write_key(path), "the chief", f"write {path}")
         if error:
             raise WorkersDisagreeError(f"The chief could not write {path}: {error}")
 

@@ -24,6 +24,7 @@ from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
+from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
 
 if TYPE_CHECKING:
     # A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
@@ -36,6 +37,9 @@ _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
     """Mixin in front of a tf.distribute strategy whose replicas train in step."""
+
+    #: Watches the other workers, as far as there are any.
+    peers: PeerWatch | NobodyElse = NobodyElse()
 
     def __init__(self, *args: Any, gradient_accumulation_steps: Steps | AccumulationOptions = 1, **kwargs: Any) -> None:
         self._init_accumulation(gradient_accumulation_steps)

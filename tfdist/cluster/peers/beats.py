@@ -1,0 +1,57 @@
+"""How far a worker is, as it tells the others."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_REMEMBERED_STEPS = 64
+#: With fewer durations than this, the usual one isn't known: the first execution is traced and compiled.
+_LEAST_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a worker says of itself.
+
+    Args:
+        begun: executions that it has begun.
+        inside_seconds: how long it has been in the last of them; None between two.
+    """
+
+    begun: int = 0
+    inside_seconds: float | None = None
+
+
+class StepClock:
+    """Notes when executions begin and end. One thread makes them, others may look."""
+
+    def __init__(self) -> None:
+        self._begun = 0
+        self._entered_at: float | None = None
+        self._durations: deque[float] = deque(maxlen=_REMEMBERED_STEPS)
+
+    @contextlib.contextmanager
+    def execution(self) -> Iterator[None]:
+        """Around an execution."""
+        self._begun += 1
+        self._entered_at = entered_at = time.monotonic()
+        try:
+            yield
+            self._durations.append(time.monotonic() - entered_at)
+        finally:
+            self._entered_at = None
+
+    def beat(self) -> Beat:
+        """How far this worker is."""
+        entered_at = self._entered_at
+        return Beat(self._begun, None if entered_at is None else time.monotonic() - entered_at)
+
+    def usual_seconds(self) -> float | None:
+        """The median of the last executions; None as long as there were too few."""
+        durations = list(self._durations)
+        return statistics.median(durations) if len(durations) >= _LEAST_STEPS else None

@@ -1,0 +1,151 @@
+"""What a strategy of several workers knows of the others while they train.
+
+A worker that is gone ends the step that waits for it, with an error that names it; a worker that is late is named in
+the log, with what it does. See `tfdist/cluster/peers` for how that is known.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from tfdist._compat import tensorflow as tf_compat
+from tfdist._compat.tensorflow_coordination import abort_collectives
+from tfdist.cluster.peers import Loss, PeerMesh, StepClock
+from tfdist.errors import TaskLostError
+from tfdist.log import logger
+from tfdist.strategies.stall_watch import StallWatch
+
+#: What TensorFlow raises for a peer that is gone, whatever the operation.
+_PEER_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+#: An operation may fail a moment before it is known why.
+_VERDICT_SECONDS = 3.0
+#: Nobody who is well is silent for so long; see BEAT_SECONDS.
+_SILENT_SECONDS = 4.0
+
+
+class NobodyElse:
+    """Stands where a watch is, in a job of one worker."""
+
+    def check(self) -> None:
+        """There is nobody to lose."""
+
+    @contextlib.contextmanager
+    def execution(self) -> Iterator[None]:
+        """Around an execution."""
+        yield
+
+    explained = execution
+
+
+class PeerWatch:
+    """Watches the other workers of a job.
+
+    Args:
+        index: this worker's.
+        num_workers: how many there are.
+        host: of this task's address.
+        stall_seconds: how long a step takes at least before the log says who is waited for.
+    """
+
+    def __init__(self, index: int, num_workers: int, host: str, *, stall_seconds: float) -> None:
+        self._index, self._num_workers = index, num_workers
+        self._clock = StepClock()
+        self._mesh = PeerMesh(index, host, self._clock)
+        self._stalls = StallWatch(index, self._mesh, self._clock, least_seconds=stall_seconds)
+
+    def connect(self, room: str, wait_for: Callable[[str, str, str], str]) -> None:
+        """Exchange addresses with the others.
+
+        Args:
+            room: prefix of keys, the same on every worker.
+            wait_for: gives the value of a key; who is to publish it and what it does are for messages.
+        """
+        if self._index == 0:
+            tf_compat.publish(f"{room}/token", secrets.token_hex(16))
+        tf_compat.publish(f"{room}/{self._index}", self._mesh.address)
+        token = wait_for(f"{room}/token", "the chief", "make its strategy")
+        others = [index for index in range(self._num_workers) if index != self._index]
+        addresses = {index: wait_for(f"{room}/{index}", f"worker {index}", "make its strategy") for index in others}
+        unreachable = self._mesh.connect(addresses, token, on_loss=self._on_loss, each_beat=self._stalls.look)
+        for index in unreachable:
+            logger.warning(
+                "worker %d at %s can't be reached beside TensorFlow's port, so its end is noticed by missing "
+                "heartbeats only. Open the ports between the workers",
+                index,
+                addresses[index],
+            )
+        atexit.register(self._leave)
+
+    def check(self) -> None:
+        """Raise an error if a worker is gone.
+
+        Raises:
+            TaskLostError: names it.
+        """
+        loss = self._mesh.loss()
+        if loss is not None:
+            raise self._error(loss)
+
+    @contextlib.contextmanager
+    def execution(self) -> Iterator[None]:
+        """Around an execution, which needs all workers.
+
+        Raises:
+            TaskLostError: in place of TensorFlow's error, if a worker is gone.
+        """
+        self.check()
+        with self.explained(), self._clock.execution():
+            yield
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """In place of TensorFlow's error for a worker that is gone, one that names it.
+
+        Raises:
+            TaskLostError: a worker is gone.
+        """
+        try:
+            yield
+        except _PEER_ERRORS as error:
+            loss = self._mesh.loss(_VERDICT_SECONDS) or self._silent()
+            if loss is None:
+                raise
+            raise self._error(loss) from error
+
+    def _silent(self) -> Loss | None:
+        silent = {one: seconds for one, seconds in self._mesh.silent_seconds().items() if seconds > _SILENT_SECONDS}
+        if not silent:
+            return None
+        longest = max(silent, key=lambda one: silent[one])
+        return Loss(
+            longest, f"has said nothing for {silent[longest]:.0f} s: it is stopped, or the network to it is cut"
+        )
+
+    def _error(self, loss: Loss) -> TaskLostError:
+        return TaskLostError(
+            f"Expected: all {self._num_workers} workers until training ends. Received: {loss}. Look at its log, and "
+            "start the job again: with tfdist.callbacks.Checkpoint it goes on where it was, and "
+            "`tfdist launch --max_restarts` starts it by itself."
+        )
+
+    def _on_loss(self, loss: Loss) -> None:
+        logger.error("%s", loss)
+        with contextlib.suppress(tf.errors.OpError, RuntimeError):
+            abort_collectives(str(loss))
+
+    def _leave(self) -> None:
+        # What ended the program; not set for sys.exit.
+        failure = getattr(sys, "last_value", None)
+        self._mesh.close(f"{type(failure).__name__}: {failure}"[:2000] if failure is not None else "")
