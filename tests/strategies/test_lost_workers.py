@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.lost_workers import Survivor, lose
+from tests.helpers.networks import HERE, THERE, ip, two_networks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -46,3 +47,18 @@ def test_a_killed_worker_between_averagings(tmp_path: Path) -> None:
     """Under local SGD no step asks for the others."""
     options = {"strategy": "LocalSGDStrategy", "sync_every_steps": 1_000_000}
     check(lose(tmp_path, "kill", 1, options=options), "worker 1 was killed")
+
+
+def test_a_cut_network(tmp_path: Path) -> None:
+    """Workers 0 and 2 on one side of the cable, 1 on the other."""
+    with two_networks() as (here, there, cable):
+        lost = lose(
+            tmp_path,
+            "wait",
+            1,
+            options={"heartbeat_timeout_seconds": HEARTBEAT_SECONDS},
+            prefix=lambda worker: ["ip", "netns", "exec", there if worker == 1 else here],
+            addresses=[f"{HERE}:2222", f"{THERE}:2222", f"{HERE}:2223"],
+            do=lambda: ip(f"-n {here} link set {cable} down"),
+        )
+    check(lost, "worker 1 has said nothing for")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -16,57 +14,20 @@ from typing import Any
 import pytest
 
 from tests.helpers.cluster_runner import QUIET
+from tests.helpers.networks import HERE, THERE, two_networks
 from tests.strategies.programs.cut_network import PATIENCE_SECONDS
 from tests.strategies.programs.parameter_server_faults import ROWS, STEPS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parent.parent.parent
-#: The chief's side keeps its address on `lo`, so that it has one while the cable is out.
-HERE, HERE_LINK, THERE = "10.99.0.1", "10.99.1.1", "10.99.1.2"
 DEADLINE_SECONDS = 200.0
-
-
-def ip(command: str) -> str:
-    return subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True, timeout=30).stdout
 
 
 @pytest.fixture(scope="module")
 def namespaces() -> Iterator[tuple[str, str, str]]:
-    """Two, joined by a cable; and the first one's end of it."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can cut a network")
-    here, there = f"tfdist-{os.getpid()}-here", f"tfdist-{os.getpid()}-there"
-    try:
-        for name in (here, there):
-            ip(f"netns add {name}")
-        ip(f"link add here netns {here} type veth peer name there netns {there}")
-    except (OSError, subprocess.CalledProcessError) as error:
-        remove(here, there)
-        pytest.skip(f"no network namespaces here: {error}")
-    try:
-        for name, end, address in ((here, "here", HERE_LINK), (there, "there", THERE)):
-            ip(f"-n {name} link set lo up")
-            ip(f"-n {name} address add {address}/24 dev {end}")
-            ip(f"-n {name} link set {end} up")
-        ip(f"-n {here} address add {HERE}/32 dev lo")
-        ip(f"-n {there} route add {HERE}/32 dev there")
-        yield here, there, "here"
-    finally:
-        remove(here, there)
-
-
-def remove(*names: str) -> None:
-    for name in names:
-        with contextlib.suppress(subprocess.CalledProcessError, OSError):
-            pids = [int(pid) for pid in ip(f"netns pids {name}").split()]
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + 10
-            while ip(f"netns pids {name}") and time.monotonic() < deadline:
-                time.sleep(0.1)
-            ip(f"netns del {name}")
+    with two_networks() as networks:
+        yield networks
 
 
 @pytest.fixture(scope="module")
