@@ -1,4 +1,4 @@
-"""What a long job trains: `python -m tests.soak.train FOLDER EPOCHS ROWS`, on each task; the chief leaves FOLDER/weights.npz.
+"""What a long job trains, on each task: `python -m tests.soak.train FOLDER EPOCHS ROWS`; leaves FOLDER/weights.npz.
 
 MNIST, a small CNN with dropout and Adam. Every task notes its process id in FOLDER.
 """
