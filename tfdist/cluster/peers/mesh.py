@@ -73,15 +73,11 @@ class PeerMesh:
         index: this worker's.
         host: of this task's own address.
         clock: says how far this worker is.
-
-    Raises:
-        OSError: the host isn't this machine's.
     """
 
     def __init__(self, index: int, host: str, clock: StepClock) -> None:
         self._index, self._clock = index, clock
-        family, _, _, _, where = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        self._listener = socket.create_server(where[:2], family=family, backlog=128)
+        self._listener = _listen(host)
         self._listener.setblocking(False)
         self.address = str(Address(host, self._listener.getsockname()[1]))
         self._selector = selectors.DefaultSelector()
@@ -296,6 +292,15 @@ class PeerMesh:
             self._losses.append(loss)
             self._lost.set()
             self._on_loss(loss)
+
+
+def _listen(host: str) -> socket.socket:
+    try:
+        family, _, _, _, where = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(where[:2], family=family, backlog=128)
+    except OSError:
+        # A name that leads here through a gateway, or that this machine itself doesn't know.
+        return socket.create_server(("", 0), backlog=128)
 
 
 def _leave_to_parent() -> None:
