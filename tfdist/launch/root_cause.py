@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 from tfdist.launch.task_process import Ending
 
-# What TensorFlow 2.21 says in a task whose peer has gone.
+# What tfdist and TensorFlow 2.21 say in a task whose peer has gone.
 _DRAGGED_DOWN = re.compile(
-    r"UnavailableError|AbortedError|CancelledError"
+    r"TaskLostError|UnavailableError|AbortedError|CancelledError"
     r"|Collective ops is aborted"
     r"|Connection reset by peer|Connection refused|Socket closed|failed to connect to all addresses"
     r"|coordination service|CoordinationService|stopped sending heartbeats"
