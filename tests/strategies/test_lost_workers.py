@@ -37,6 +37,11 @@ def test_a_worker_that_leaves_early(tmp_path: Path) -> None:
     check(lose(tmp_path, "leave", 1), "worker 1 has ended, while this worker goes on: all workers must make the same")
 
 
+def test_a_worker_that_stops_training(tmp_path: Path) -> None:
+    """Its process lives, and waits for the others in another collective than they do."""
+    check(lose(tmp_path, "stop_training", 1), "worker 1 has come to the end of an epoch after 6 executions, while this")
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_stopped_worker(tmp_path: Path, victim: int) -> None:
     options = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}

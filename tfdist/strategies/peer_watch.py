@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from types import TracebackType
 
 import tensorflow as tf
 
@@ -31,6 +32,7 @@ _PEER_ERRORS = (
 )
 #: An operation may fail a moment before it is known why.
 _VERDICT_SECONDS = 3.0
+_MOST_CHARACTERS = 2000
 #: Nobody who is well is silent for so long; see BEAT_SECONDS.
 _SILENT_SECONDS = 4.0
 
@@ -47,6 +49,9 @@ class NobodyElse:
         yield
 
     explained = execution
+
+    def end_round(self) -> None:
+        """An epoch, an evaluation or a prediction has no more steps."""
 
 
 class PeerWatch:
@@ -86,7 +91,8 @@ class PeerWatch:
                 index,
                 addresses[index],
             )
-        atexit.register(self._leave)
+        atexit.register(self._mesh.close)
+        self._say_what_fails()
 
     def check(self) -> None:
         """Raise an error if a worker is gone.
@@ -106,8 +112,12 @@ class PeerWatch:
             TaskLostError: in place of TensorFlow's error, if a worker is gone.
         """
         self.check()
-        with self.explained(), self._clock.execution():
-            yield
+        try:
+            with self.explained(), self._clock.execution():
+                yield
+        except tf.errors.OutOfRangeError:
+            self.end_round()  # known by the data's end only
+            raise
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
@@ -123,6 +133,10 @@ class PeerWatch:
             if loss is None:
                 raise
             raise self._error(loss) from error
+
+    def end_round(self) -> None:
+        """An epoch, an evaluation or a prediction has no more steps: so it must be on all workers."""
+        self._clock.end_round()
 
     def _silent(self) -> Loss | None:
         silent = {one: seconds for one, seconds in self._mesh.silent_seconds().items() if seconds > _SILENT_SECONDS}
@@ -145,7 +159,12 @@ class PeerWatch:
         with contextlib.suppress(tf.errors.OpError, RuntimeError):
             abort_collectives(str(loss))
 
-    def _leave(self) -> None:
-        # What ended the program; not set for sys.exit.
-        failure = getattr(sys, "last_value", None)
-        self._mesh.close(f"{type(failure).__name__}: {failure}"[:2000] if failure is not None else "")
+    def _say_what_fails(self) -> None:
+        """Tell the others what ends the program, before its threads and TensorFlow's are taken down."""
+        upstream = sys.excepthook
+
+        def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            upstream(kind, error, trace)
+            self._mesh.close(f"{kind.__name__}: {error}"[:_MOST_CHARACTERS])
+
+        sys.excepthook = excepthook

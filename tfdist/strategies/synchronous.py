@@ -217,6 +217,10 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         """What data and accumulation need around a `fit`."""
         return [*fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
 
+    def end_steps(self) -> None:
+        """The other workers must be here too."""
+        self.peers.end_round()
+
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work under this strategy.
 

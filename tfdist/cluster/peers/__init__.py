@@ -15,6 +15,7 @@ Order of events
     |------------------------------------------|-----------------------------------------------------------|
     | good-bye with an error, connection closed| it failed; the error is passed on                         |
     | good-bye without, connection closed      | it left; those still at work get LEAVING_SECONDS to end   |
+    | an epoch that is over, here it goes on   | it makes fewer steps: an error, before both wait for ever |
     | connection closed or reset               | its process was killed, or its machine restarted          |
     | nothing for some seconds                 | nothing yet: it may be stopped, cut off, or hold Python's |
     |                                          | lock; TensorFlow's heartbeats decide, this one names it   |

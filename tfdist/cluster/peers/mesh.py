@@ -26,6 +26,11 @@ LEAVING_SECONDS = 3.0
 _CALL_SECONDS = 10.0
 _HELLO_SECONDS = 10.0
 
+_GOES_ON = (
+    "this worker goes on: all workers must make the same number of steps. Where model.stop_training is set, set it on "
+    "all, from logs, which are equal on all"
+)
+
 _meshes: weakref.WeakSet[PeerMesh] = weakref.WeakSet()
 
 
@@ -53,6 +58,7 @@ class _Peer:
         connection: to it; None before it and after.
         heard_at: when it last said anything, on the clock of time.monotonic.
         beat: what it last said of itself.
+        is_ahead: whether it has ended an epoch that goes on here.
         good_bye: why it ends, as it says; None as long as it doesn't.
         stack: what it answered to the question for its stack.
         answered: set when it has.
@@ -61,6 +67,7 @@ class _Peer:
     connection: Connection | None = None
     heard_at: float = 0.0
     beat: Beat = field(default_factory=Beat)
+    is_ahead: bool = False
     good_bye: str | None = None
     stack: str = ""
     answered: threading.Event = field(default_factory=threading.Event)
@@ -207,14 +214,21 @@ class PeerMesh:
 
     def _beat(self, now: float) -> None:
         own = self._clock.beat()
-        message = {"begun": own.begun, "inside": own.inside_seconds}
-        for peer in self._peers.values():
+        message = {"begun": own.begun, "inside": own.inside_seconds, "ended": own.ended}
+        for index, peer in self._peers.items():
             if peer.connection is not None:
                 peer.connection.send(message, may_drop=True)
+                self._check_round(index, peer)
         for connection, since in list(self._unknown.items()):
             if now - since > _HELLO_SECONDS:
                 self._hang_up(connection)
         self._each_beat()
+
+    def _check_round(self, index: int, peer: _Peer) -> None:
+        ended = peer.beat.ended
+        if ended is not None and not peer.is_ahead and self._clock.goes_on_after(ended):
+            peer.is_ahead = True
+            self._lose(Loss(index, f"has come to the end of an epoch after {ended} executions, while {_GOES_ON}"))
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if key.fileobj is self._listener:
@@ -258,7 +272,7 @@ class PeerMesh:
     def _take(self, peer: _Peer, message: dict[str, Any]) -> None:
         peer.heard_at = time.monotonic()
         if "begun" in message:
-            peer.beat = Beat(message["begun"], message["inside"])
+            peer.beat = Beat(message["begun"], message["inside"], message["ended"])
         elif "good_bye" in message:
             peer.good_bye = str(message["good_bye"])
         elif message.get("stack") == "?" and peer.connection is not None:
@@ -280,8 +294,7 @@ class PeerMesh:
         if self._closing.is_set():
             return
         if peer.good_bye == "has ended":
-            left = "has ended, while this worker goes on: all workers must make the same number of steps"
-            timer = threading.Timer(LEAVING_SECONDS, self._lose, [Loss(index, left)])
+            timer = threading.Timer(LEAVING_SECONDS, self._lose, [Loss(index, f"has ended, while {_GOES_ON}")])
             timer.daemon = True
             timer.start()
         else:
