@@ -18,7 +18,8 @@ from tfdist.cluster.ports import HeldPorts
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(200)]
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPT = ["-m", "tests.strategies.programs.start_up"]
+#: By its path: beside `-m` the working directory, with this checkout's version, would come first.
+SCRIPT = [str(ROOT / "tests" / "strategies" / "programs" / "start_up.py")]
 DEADLINE_SECONDS = 120.0
 
 
@@ -108,28 +109,29 @@ def wait_for_server(host: str, port: int) -> None:
 
 
 def test_a_worker_that_never_starts(workers):
-    worker = workers(0, '{"start_timeout_seconds": 20}')
+    worker = workers(0, '{"start_timeout_seconds": 12}')
     said = worker.said()
     assert worker.process.returncode == 1
-    missing = f"worker/1: {workers.addresses[1]}: the machine is there, but nothing listens"
+    missing = f"worker/1 at {workers.addresses[1]}"
     waiting, _, error = said.rpartition("ClusterError")
-    assert f"s for {missing}" in waiting, "it is said while it is waited for"
-    assert error.startswith(": Expected: all 2 workers within 20 s. Received: " + missing), said
+    assert f"waited 10 s for {missing}" in waiting, "it is said while it is waited for"
+    assert error.startswith(": Expected: all 2 workers within 12 s. Received no sign of " + missing), said
 
 
 def test_a_chief_that_never_starts(workers):
-    worker = workers(1, '{"start_timeout_seconds": 20}')
+    worker = workers(1, '{"start_timeout_seconds": 12}')
     said = worker.said()
     assert worker.process.returncode == 1
     error = said.rpartition("ClusterError")[2]
-    assert error.startswith(f": Expected: all 2 workers within 20 s. Received: worker/0: {workers.addresses[0]}"), said
+    assert error.startswith(f": Expected: all 2 workers within 12 s. Received: worker/0: {workers.addresses[0]}"), said
 
 
 def test_a_host_that_nobody_knows(workers):
-    worker = workers(0, '{"start_timeout_seconds": 20}', at=[workers.addresses[0], "no-such-host.invalid:2222"])
+    worker = workers(0, '{"start_timeout_seconds": 12}', at=[workers.addresses[0], "no-such-host.invalid:2222"])
     said = worker.said()
     assert worker.process.returncode == 1
-    assert "worker/1: the host of no-such-host.invalid:2222 is not known" in said.rpartition("ClusterError")[2]
+    error = said.rpartition("ClusterError")[2]
+    assert "worker/1 at no-such-host.invalid:2222, a host that is not known. Check the name" in error, said
 
 
 def test_another_version(workers, tmp_path):
@@ -152,6 +154,47 @@ def test_another_script(workers, tmp_path):
         said = worker.said()
         assert worker.process.returncode == 1
         assert "Workers do not agree on the script at the start" in said
+
+
+def test_another_token(workers, monkeypatch):
+    monkeypatch.setenv("TFDIST_JOB_TOKEN", "one")
+    chief = workers(0, '{"start_timeout_seconds": 12}')
+    monkeypatch.setenv("TFDIST_JOB_TOKEN", "other")
+    said = workers(1).said()
+    assert "ClusterError: Expected: the job's token in TFDIST_JOB_TOKEN. Received: another" in said
+    assert "Received no sign of worker/1" in chief.said()
+
+
+def test_two_tasks_that_are_the_same_worker(workers):
+    """Of three workers one is missing, and one is there twice."""
+    with HeldPorts(3) as held:
+        addresses = [f"127.0.0.1:{port}" for port in held.ports]
+        workers(0, at=addresses)
+        both = [workers(1, at=addresses) for _ in range(2)]
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not (ended := [worker for worker in both if worker.process.poll() is not None]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert "ClusterError: Expected: one task that is worker/1. Received: two." in ended[0].said()
+    assert len(ended) == 1
+
+
+def test_a_program_that_listens_in_place_of_the_chief(workers):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        worker = workers(1, '{"start_timeout_seconds": 12}', at=[taken, workers.addresses[1]])
+        said = worker.said()
+    assert f"what listens at {taken} is no chief that waits for workers" in said.rpartition("ClusterError")[2]
+
+
+def test_a_worker_that_is_started_again_while_others_are_waited_for(workers):
+    chief = workers(0)
+    first = workers(1)
+    address = workers.addresses[0].rpartition(":")
+    wait_for_server(address[0], int(address[2]))
+    first.process.kill()
+    assert "all workers have met" in workers(1).said()
+    assert "all workers have met" in chief.said()
 
 
 def test_clocks_that_are_apart(workers):

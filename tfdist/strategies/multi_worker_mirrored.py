@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
+from tfdist._compat.tensorflow_coordination import is_configured
 from tfdist.cluster import Cluster, resolve
 from tfdist.cluster.address import Address
 from tfdist.errors import WorkersDisagreeError
@@ -24,11 +25,12 @@ from tfdist.log import logger
 from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for
 from tfdist.strategies.equal_weights import check_equal_weights
 from tfdist.strategies.gathering import gather_bytes
-from tfdist.strategies.peer_watch import PeerWatch
-from tfdist.strategies.start_up import as_cluster, check_seconds, compare_clocks, facts_of_start, joining
+from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
+from tfdist.strategies.start_up import as_cluster, check_seconds, join
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 _made = itertools.count()
+_peers: list[PeerWatch] = []
 
 #: How long a chief that saves in the middle of an accumulation waits for the others to save too.
 SAVE_TOGETHER_SECONDS = 60.0
@@ -87,17 +89,14 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         )
         resolver = as_resolver(resolve() if cluster is None else cluster)
         place = as_cluster(cluster if isinstance(cluster, Cluster) else resolver)
+        if place.num_workers > 1:
+            self.peers = _peers_of_process(place, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds)
         try:
-            with joining(
-                place,
-                heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-                start_timeout_seconds=start_timeout_seconds,
-            ):
-                super().__init__(
-                    cluster_resolver=resolver,
-                    communication_options=communication_options,
-                    gradient_accumulation_steps=gradient_accumulation_steps,
-                )
+            super().__init__(
+                cluster_resolver=resolver,
+                communication_options=communication_options,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+            )
         except RuntimeError as error:
             if "program startup" not in str(error):
                 raise
@@ -112,17 +111,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self._occasion = 0
         self._writes: collections.Counter[str] = collections.Counter()
         if self.num_workers > 1:
-            self._meet(place, stall_seconds)
-
-    def _meet(self, place: Cluster, stall_seconds: float) -> None:
-        """When all workers are connected."""
-        compare_clocks(f"{self._room}/clocks", self.worker_index, self.num_workers, self._wait_for)
-        self._compare("the start", facts_of_start(place))
-        self._share_seed()
-        host = Address.parse(place.address).host
-        peers = PeerWatch(self.worker_index, self.num_workers, host, stall_seconds=stall_seconds)
-        peers.connect(f"{self._room}/peers", self._wait_for)
-        self.peers = peers
+            self._share_seed()
 
     def _wait_for(self, key: str, who: str, what: str) -> str:
         with self.peers.explained():
@@ -293,6 +282,25 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
     def _write_key(self, path: str) -> str:
         # Counted from the last time that all workers met, so that what only the chief saved before doesn't count.
         return f"{self._room}/{self._occasion}/wrote/{path}/{self._writes[path]}"
+
+
+def _peers_of_process(
+    cluster: Cluster, heartbeat_timeout_seconds: float, start_timeout_seconds: float, stall_seconds: float
+) -> PeerWatch | NobodyElse:
+    """A process meets the others once, whatever strategies it makes."""
+    if not _peers:
+        if is_configured():
+            return NobodyElse()  # the user has connected the workers
+        index, host = cluster.worker_index or 0, Address.parse(cluster.address).host
+        peers = PeerWatch(index, cluster.num_workers, host, stall_seconds=stall_seconds)
+        join(
+            cluster,
+            peers,
+            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+            start_timeout_seconds=start_timeout_seconds,
+        )
+        _peers.append(peers)
+    return _peers[0]
 
 
 def as_resolver(

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 import tensorflow as tf
 
-from tfdist._compat import tensorflow as tf_compat
 from tfdist._compat.tensorflow_coordination import abort_collectives
 from tfdist.cluster.peers import Loss, PeerMesh, StepClock
 from tfdist.errors import TaskLostError
@@ -70,19 +68,18 @@ class PeerWatch:
         self._mesh = PeerMesh(index, host, self._clock)
         self._stalls = StallWatch(index, self._mesh, self._clock, least_seconds=stall_seconds)
 
-    def connect(self, room: str, wait_for: Callable[[str, str, str], str]) -> None:
-        """Exchange addresses with the others.
+    @property
+    def address(self) -> str:
+        """Where the others call."""
+        return self._mesh.address
+
+    def connect(self, addresses: Mapping[int, str], token: str) -> None:
+        """Connect to the others.
 
         Args:
-            room: prefix of keys, the same on every worker.
-            wait_for: gives the value of a key; who is to publish it and what it does are for messages.
+            addresses: of all, by their index.
+            token: the job's.
         """
-        if self._index == 0:
-            tf_compat.publish(f"{room}/token", secrets.token_hex(16))
-        tf_compat.publish(f"{room}/{self._index}", self._mesh.address)
-        token = wait_for(f"{room}/token", "the chief", "make its strategy")
-        others = [index for index in range(self._num_workers) if index != self._index]
-        addresses = {index: wait_for(f"{room}/{index}", f"worker {index}", "make its strategy") for index in others}
         unreachable = self._mesh.connect(addresses, token, on_loss=self._on_loss, each_beat=self._stalls.look)
         for index in unreachable:
             logger.warning(

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import platform
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from tfdist._compat import tensorflow as tf_compat
-from tfdist._compat.tensorflow_coordination import configure_coordination, is_configured
+from tfdist._compat.tensorflow_coordination import configure_coordination
 from tfdist.cluster import Cluster, Task
-from tfdist.cluster.start_up import check_own_port, missing_tasks, reporting_missing
-from tfdist.errors import ClusterError
+from tfdist.cluster.rendezvous import Card, check_own_port, meet
 from tfdist.log import logger
+from tfdist.strategies.peer_watch import PeerWatch
 
-#: Clocks that are kept by NTP are milliseconds apart; workers leave TensorFlow's rendezvous within a second or two.
+#: Clocks that are kept by NTP are milliseconds apart.
 _CLOCKS_APART_SECONDS = 10.0
 
 
@@ -50,31 +47,30 @@ def check_seconds(**seconds: float) -> None:
             raise ValueError(f"Expected: a number of seconds above 0. Received: {name}={value!r}.")
 
 
-@contextlib.contextmanager
-def joining(cluster: Cluster, *, heartbeat_timeout_seconds: float, start_timeout_seconds: float) -> Iterator[None]:
-    """Around the connecting of all workers.
+def join(cluster: Cluster, peers: PeerWatch, *, heartbeat_timeout_seconds: float, start_timeout_seconds: float) -> None:
+    """Return when all workers are here and alike, and TensorFlow can connect them.
+
+    Args:
+        cluster: as this task sees it.
+        peers: is connected to the others'.
+        heartbeat_timeout_seconds: a worker that is silent for longer is gone.
+        start_timeout_seconds: how long to wait for the others.
 
     Raises:
         ClusterError: this task can't listen, or others don't come in time; names them.
+        WorkersDisagreeError: workers have other versions, or run another script.
     """
-    if cluster.num_workers == 1 or is_configured():
-        yield  # alone, or connected by an earlier strategy
-        return
     check_own_port(cluster)
+    card = Card(facts_of_start(cluster), peers.address)
+    cards = meet(cluster, card, timeout_seconds=start_timeout_seconds, say=logger.warning)
+    if cluster.worker_index == 0:
+        _say_clocks(cards)
+    peers.connect({index: card.peer_address for index, card in cards.items()}, cards[0].peer_token)
     configure_coordination(
         cluster.jobs,
         heartbeat_timeout_seconds=heartbeat_timeout_seconds,
         start_timeout_seconds=start_timeout_seconds,
     )
-    try:
-        with reporting_missing(cluster, logger.warning):
-            yield
-    except tf.errors.OpError as error:
-        said = [f"{one.subject.removeprefix('peer ')}: {one.said}. {one.fix}" for one in missing_tasks(cluster)]
-        raise ClusterError(
-            f"Expected: all {cluster.num_workers} workers within {start_timeout_seconds:.0f} s. Received: "
-            f"{'; '.join(said) if said else str(error).splitlines()[0]}"
-        ) from error
 
 
 def facts_of_start(cluster: Cluster) -> dict[str, str]:
@@ -97,21 +93,9 @@ def _script() -> str:
     return f"{Path(file).name} with SHA-256 {hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]}"
 
 
-def compare_clocks(room: str, worker: int, num_workers: int, wait_for: Callable[[str, str, str], str]) -> None:
-    """Warn, on the chief, of a worker whose clock is far from the chief's; call it when workers have just met.
-
-    Args:
-        room: prefix of keys, the same on every worker.
-        worker: this one's index.
-        num_workers: how many there are.
-        wait_for: gives the value of a key; who is to publish it and what it does are for messages.
-    """
-    now = time.time()
-    if worker:
-        tf_compat.publish(f"{room}/{worker}", repr(now))
-        return
-    for index in range(1, num_workers):
-        ahead = float(wait_for(f"{room}/{index}", f"worker {index}", "make its strategy")) - now
+def _say_clocks(cards: Mapping[int, Card]) -> None:
+    for index, card in cards.items():
+        ahead = card.clock_ahead_seconds
         if abs(ahead) > _CLOCKS_APART_SECONDS:
             logger.warning(
                 "the clock of worker %d is %.0f s %s the chief's, so times in their logs can't be compared. Is NTP on?",
