@@ -42,6 +42,12 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "max_restarts", 0, "How often tasks that failed are started again, counted on each machine.", flag_values=v
     )
+    flags.DEFINE_float(
+        "restart_window",
+        None,
+        "Only the restarts of the last so many seconds count for --max_restarts; without it all of the launch.",
+        flag_values=v,
+    )
     flags.DEFINE_multi_string(
         "env",
         [],
@@ -122,6 +128,7 @@ def _options(values: flags.FlagValues) -> LaunchOptions:
         node_addresses=addresses,
         port_base=values.port_base,
         max_restarts=values.max_restarts,
+        restart_window_seconds=values.restart_window,
     )
 
 

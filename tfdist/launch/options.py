@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class LaunchOptions:
         node_addresses: Host names or IP addresses of the machines, without port.
         max_restarts: How often tasks that failed are started again, counted on each machine: a worker of a job
             with ps tasks alone, otherwise all tasks of the machine.
+        restart_window_seconds: Only the restarts of the last so many seconds count; None counts all of the launch.
         port_base: First port of each machine's range. None takes free ports on one node and
             DEFAULT_PORT_BASE on several, which must all know the ports.
 
@@ -49,6 +51,7 @@ class LaunchOptions:
     node_addresses: tuple[str, ...] = ()
     port_base: int | None = None
     max_restarts: int = 0
+    restart_window_seconds: float | None = None
 
     def __post_init__(self) -> None:
         _at_least("workers", self.workers, 1, "A job needs a worker; write --workers=2.")
@@ -56,6 +59,7 @@ class LaunchOptions:
         _at_least("data_workers", self.data_workers, 0, "Leave --data_workers out to read in the tasks.")
         _at_least("max_restarts", self.max_restarts, 0, "Leave --max_restarts out for none.")
         _at_least("nnodes", self.nnodes, 1, "Leave --nnodes out for one machine.")
+        self._check_restart_window()
         self._check_nodes()
         self._check_ports()
 
@@ -68,6 +72,21 @@ class LaunchOptions:
     def num_tasks(self) -> int:
         """Tasks of the whole job."""
         return self.workers + self.ps + int(self.has_chief)
+
+    def _check_restart_window(self) -> None:
+        window = self.restart_window_seconds
+        if window is None:
+            return
+        if not 0 < window < math.inf:
+            raise LaunchError(
+                f"restart_window must be a number of seconds above 0. Received: restart_window={window}. "
+                f"Write for example --restart_window=3600."
+            )
+        if not self.max_restarts:
+            raise LaunchError(
+                f"restart_window says which restarts count, so there must be some. Received: "
+                f"restart_window={window:g}, max_restarts=0. Add for example --max_restarts=3."
+            )
 
     def _check_nodes(self) -> None:
         if not 0 <= self.node_rank < self.nnodes:

@@ -3,6 +3,7 @@
     Ctrl-C:            SIGINT -> SIGTERM -> SIGKILL
     SIGTERM, SIGHUP:   SIGTERM -> SIGKILL
     a task failed:     SIGTERM -> SIGKILL
+    hosts changed:     SIGTERM -> SIGKILL
 
 Each arrow is a grace period. A second Ctrl-C skips to the next signal.
 """
@@ -36,6 +37,9 @@ ON_INTERRUPT = (Stage(signal.SIGINT, 5.0), Stage(signal.SIGTERM, 5.0), Stage(sig
 ON_TERMINATE = (Stage(signal.SIGTERM, 25.0), Stage(signal.SIGKILL))
 # With a peer gone there is nothing to wait for but the end of a checkpoint being written.
 ON_FAILURE = (Stage(signal.SIGTERM, 3.0), Stage(signal.SIGKILL))
+
+# Nobody waits but the job itself: time for a large checkpoint.
+ON_CHANGE = (Stage(signal.SIGTERM, 60.0), Stage(signal.SIGKILL))
 
 
 class Shutdown:
