@@ -33,16 +33,18 @@ class Attempts:
         self._backoff = Backoff()
         self._last_failure: Failure | None = None
 
-    def exit_code_after(self, outcome: Outcome, lasted_seconds: float) -> int | None:
+    def exit_code_after(self, outcome: Outcome, lasted_seconds: float, *, may_be_chance: bool = False) -> int | None:
         """Returns the launch's exit code, or None when it's time for the next attempt.
 
         Args:
             outcome: Of the attempt that has ended.
             lasted_seconds: From its start to its end.
+            may_be_chance: Whether a failure that is the last one again may not come a third time.
         """
         if outcome.interrupted_by is not None or outcome.exit_code == 0:
             return _final(outcome)
-        if self._is_repeated(outcome):
+        if self._is_repeated(outcome) and not may_be_chance:
+            say(self._why_not_again(outcome))
             return outcome.exit_code
         if not self._budget.take(time.monotonic()):
             return _final(outcome)
@@ -68,18 +70,20 @@ class Attempts:
         return 128 + signum
 
     def _is_repeated(self, outcome: Outcome) -> bool:
-        """Whether this failure is the last one again; says so."""
+        """Whether this failure is the last one again."""
         name = outcome.first_failed
         failure = own_exception(outcome.endings[name], self._progress.step_of(name)) if name else None
         is_repeated = failure is not None and failure == self._last_failure
         self._last_failure = failure
-        if is_repeated and failure is not None:
-            how = "in the same way at the same step twice" if failure.step else "in the same way twice"
-            say(
-                f"{name} failed {how}: {failure}. Restarting will not help: repair what the traceback says, "
-                f"then run the same command."
-            )
         return is_repeated
+
+    def _why_not_again(self, outcome: Outcome) -> str:
+        failure = self._last_failure
+        how = "in the same way at the same step twice" if failure and failure.step else "in the same way twice"
+        return (
+            f"{outcome.first_failed} failed {how}: {failure}. Restarting will not help: repair what the traceback "
+            f"says, then run the same command."
+        )
 
 
 def _final(outcome: Outcome) -> int:

@@ -13,13 +13,14 @@ from tfdist.cluster import Cluster
 from tfdist.errors import LaunchError
 from tfdist.launch.attempts import Attempts
 from tfdist.launch.data_service import data_service
+from tfdist.launch.elastic.driver import ElasticDriver
 from tfdist.launch.environment import task_environment
 from tfdist.launch.job import clusters_of_this_node
 from tfdist.launch.log_files import LogFiles
 from tfdist.launch.options import LaunchOptions
 from tfdist.launch.output.console import Console
 from tfdist.launch.progress import ProgressFiles
-from tfdist.launch.report import failure_report
+from tfdist.launch.report import print_report
 from tfdist.launch.restarts import RestartBudget
 from tfdist.launch.signals import SignalInbox
 from tfdist.launch.supervisor import Supervisor
@@ -48,6 +49,8 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
     _make_log_dir(options)
     try:
         with SignalInbox() as inbox, ProgressFiles() as progress:
+            if options.elastic is not None:
+                return ElasticDriver(command, options, options.elastic, inbox, progress).run()
             return _attempts(command, options, inbox, progress)
     except BrokenPipeError:
         # Nobody reads any more (`tfdist launch ... | head`). Python would complain again at exit.
@@ -57,7 +60,7 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
 
 
 def _attempts(command: Sequence[str], options: LaunchOptions, inbox: SignalInbox, progress: ProgressFiles) -> int:
-    budget = RestartBudget(options.max_restarts, options.restart_window_seconds)
+    budget = RestartBudget(options.most_restarts, options.restart_window_seconds)
     attempts, logs = Attempts(budget, inbox, progress), LogFiles(options.log_dir)
     exit_code = None
     while exit_code is None:
@@ -71,9 +74,7 @@ def _attempts(command: Sequence[str], options: LaunchOptions, inbox: SignalInbox
                 for cluster in clusters
             ]
             outcome = _supervisor(clusters, specs, options, helpers, budget, logs).run(inbox)
-        report = failure_report(outcome, started_at, nnodes=options.nnodes)
-        if report:
-            print(report, file=sys.stderr, flush=True)
+        print_report(outcome, started_at, nnodes=options.nnodes)
         exit_code = attempts.exit_code_after(outcome, time.monotonic() - started_at)
     return exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from tfdist.launch.output.tracebacks import TracebackHold
 _TAIL_LINES = 200
 _LAST_LINES = 20
 _READ_BYTES = 65536
+# What a remote shell ends with: 128 + N if signal N ended the task, this if it failed itself.
+_SIGNALLED, _SHELL_FAILED = 128, 255
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,19 @@ class TaskSpec:
         name: "worker/1".
         command: Program and arguments.
         env: The whole environment.
+        opening: For a task on another machine: what to write to the standard input of `command`, which stays open
+            for the numbers of signals, a line each (see `tfdist.launch.elastic.remote`). None for a task here.
     """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str]
+    opening: bytes | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the task runs on another machine."""
+        return self.opening is not None
 
 
 @dataclass
@@ -90,7 +101,7 @@ class TaskProcess:
         self._process = lifeline.start(
             spec.command,
             env=spec.env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if spec.is_remote else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -99,6 +110,7 @@ class TaskProcess:
         self._err_fd = err.fileno()  # type: ignore[union-attr]
         for fd in self._cutters:
             os.set_blocking(fd, False)
+        self._tell(spec.opening or b"")
         self.exit_fd = _open_pidfd(self._process.pid)
         """Becomes readable when the process ends; None where the system has no such thing."""
 
@@ -135,7 +147,16 @@ class TaskProcess:
         """Sends a signal to the task and to all that it started."""
         if self.ending is None and not self.has_exited():
             self._stopped_at = self._stopped_at or time.monotonic()
-            kill_group(self.pid, signum)
+            if self.spec.is_remote:
+                self._tell(b"%d\n" % signum)
+            if not self.spec.is_remote or signum == signal.SIGKILL:
+                kill_group(self.pid, signum)
+
+    def _tell(self, words: bytes) -> None:
+        if words and self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):  # the remote shell has ended; its exit code says why
+                self._process.stdin.write(words)
+                self._process.stdin.flush()
 
     def has_exited(self) -> bool:
         """Whether the process has ended; leaves it unreaped, so that its id isn't used again."""
@@ -148,6 +169,8 @@ class TaskProcess:
         for fd in self._cutters:
             self._drain(fd)
         code = self._process.wait()
+        if self.spec.is_remote and _SIGNALLED < code < _SHELL_FAILED:
+            code = _SIGNALLED - code
         self._lifeline.forget(self._process)
         now = time.monotonic()
         failed_at = now if self._hold.began_at is None else self._hold.began_at
@@ -209,9 +232,10 @@ class TaskProcess:
         return said if self._hold.lines else said[-_LAST_LINES:]
 
     def _close(self) -> None:
-        for stream in (self._process.stdout, self._process.stderr, self._log):
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr, self._log):
             if stream:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         if self.exit_fd is not None:
             os.close(self.exit_fd)
 
