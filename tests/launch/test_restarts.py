@@ -141,7 +141,7 @@ def test_an_interrupted_job_is_not_started_again(launch, tmp_path, wait_until):
         (["--max_restarts=-1"], "max_restarts must be at least 0"),
         (["--max_restarts=1", "--restart_window=0"], "above 0. Received: restart_window=0.0"),
         (["--max_restarts=1", "--restart_window=inf"], "above 0. Received: restart_window=inf"),
-        (["--restart_window=60"], "Received: restart_window=60, max_restarts=0. Add for example --max_restarts=3"),
+        (["--restart_window=60"], "Received: restart_window=60, max_restarts=None. Add for example --max_restarts=3"),
     ],
 )
 def test_the_options_are_checked(launch, options, said):
@@ -183,9 +183,10 @@ def patched(folder, code: str) -> dict[str, str]:
 @pytest.mark.parametrize("signum, code", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_ends_the_wait(launch, tmp_path, wait_until, signum, code):
     """Which is so long here that the test would not live to see its end."""
+    body = STARTS + "        meet(2)\n        sys.exit(3)"
     env = patched(tmp_path, "import tfdist.launch.restarts as r; r.FIRST_WAIT_SECONDS = 1000.0")
     with open(tmp_path / "err", "w") as err:
-        process = launch("--workers=2", "--max_restarts=9", body=STARTS + "        sys.exit(3)", env=env, stderr=err)
+        process = launch("--workers=2", "--max_restarts=9", body=body, env=env, stderr=err)
         wait_until(lambda: "after a wait of 1000 s" in (tmp_path / "err").read_text())
         process.send_signal(getattr(signal, signum))
         assert finish(process)[0] == code

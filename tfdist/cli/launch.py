@@ -36,6 +36,7 @@ from tfdist.launch.elastic.options import DEFAULT_REMOTE_SHELL
 
 USAGE = "tfdist launch [options] script.py [args]"
 
+_MAKES_ELASTIC = ("min_workers", "max_workers", "host_discovery", "hosts_file")
 # Option, field of ElasticOptions, what it says.
 _ELASTIC_SECONDS = (
     ("discovery_seconds", "discovery_seconds", "from one reading of the hosts to the next"),
@@ -177,8 +178,8 @@ def _options(values: flags.FlagValues) -> LaunchOptions:
 
 
 def _elastic_options(values: flags.FlagValues) -> ElasticOptions | None:
-    wanted = ("min_workers", "max_workers", "host_discovery", "hosts_file")
-    if all(values[name].value is None for name in wanted):
+    if all(values[name].value is None for name in _MAKES_ELASTIC):
+        _refuse_elastic_flags(values)
         return None
     if values.max_workers is None:
         raise LaunchError(
@@ -195,6 +196,16 @@ def _elastic_options(values: flags.FlagValues) -> ElasticOptions | None:
         reset_limit=values.reset_limit,
         **{field: values[name].value for name, field, _ in _ELASTIC_SECONDS},
     )
+
+
+def _refuse_elastic_flags(values: flags.FlagValues) -> None:
+    names = ["remote_shell", "host_failures", "reset_limit", *(name for name, *_ in _ELASTIC_SECONDS)]
+    given = next((name for name in names if values[name].present), None)
+    if given is not None:
+        raise LaunchError(
+            f"Only an elastic job has this option. Received: {given}={values[given].value} without max_workers. "
+            f"Leave it out, or write for example --min_workers=1 --max_workers=4 --host_discovery=./hosts.sh."
+        )
 
 
 def _words(name: str, value: str) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ class Outcome:
 
     Args:
         exit_code: 0, or as a shell would see the task that failed first: 128 + N for signal N; PREEMPTED if none
-            failed and training can go on.
+            failed and training can go on; 128 + SIGTERM if the owner ended them and none says that it saved.
         first_failed: Its name, or None.
         endings: How each task ended, by name.
         interrupted_by: The signal that the supervisor was ended by, or None.
@@ -97,6 +97,12 @@ class Outcome:
     def is_preempted(self) -> bool:
         """Whether training state is saved, and the same command goes on."""
         return self.first_failed is None and self.exit_code == PREEMPTED
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether it was by its owner's will that the job isn't done."""
+        by_others = self.first_failed is not None or self.interrupted_by is not None
+        return self.ended_for is not None and not by_others and self.exit_code != 0
 
 
 class Supervisor:
@@ -185,13 +191,13 @@ class Supervisor:
         self._tick(time.monotonic())
 
     def _tick(self, now: float) -> None:
+        any_preempted = was_preempted({task.name: task.ending for task in self._tasks if task.ending})
         if self._end_at is None and self._shutdown is None:
             for task in self._running():
                 task.tick(now)
         elif self._shutdown is None and self._end_at is not None and now >= self._end_at:
-            any_preempted = was_preempted({task.name: task.ending for task in self._tasks if task.ending})
             self._shutdown = Shutdown(ON_TERMINATE if any_preempted else ON_FAILURE)
-        if self._shutdown is None and self._end_at is None and self._should_end:
+        if self._should_end and self._shutdown is None and (self._end_at is None or any_preempted):
             self._end_for(self._should_end(now))
         if self._shutdown:
             self._shutdown.tick(now, self._running_tasks())
@@ -277,8 +283,12 @@ class Supervisor:
         if name is not None:
             return Outcome(_shell_code(endings[name].code), name, endings, ended_for=self._ended_for)
         all_done = all(ending.code == 0 for ending in that_count.values())
-        goes_on = was_preempted(that_count) or (self._ended_for is not None and not all_done)
-        return Outcome(PREEMPTED if goes_on else 0, None, endings, ended_for=self._ended_for)
+        code = 0
+        if was_preempted(that_count):
+            code = PREEMPTED
+        elif self._ended_for is not None and not all_done:
+            code = 128 + signal.SIGTERM
+        return Outcome(code, None, endings, ended_for=self._ended_for)
 
     def _code_of_interrupted(self, endings: dict[str, Ending]) -> int:
         signum = self._interrupted_by or 0

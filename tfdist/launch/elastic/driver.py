@@ -20,7 +20,6 @@ from tfdist.launch.output.console import Console
 from tfdist.launch.progress import ProgressFiles
 from tfdist.launch.report import print_report
 from tfdist.launch.restarts import RestartBudget
-from tfdist.launch.root_cause import was_preempted
 from tfdist.launch.signals import SignalInbox
 from tfdist.launch.supervisor import Outcome, Supervisor
 
@@ -122,8 +121,8 @@ class ElasticDriver:
     def _too_few(self, chosen: Members) -> str:
         left_out = [host.name for host in self._discovery.hosts if host.name not in chosen.hosts]
         also = f" (left out for their failures: {', '.join(left_out)})" if left_out else ""
-        there = f"{len(chosen)} slots, on {chosen}" if chosen.hosts else "no slots"
-        return f"{self._elastic.min_workers} workers are wanted at least, and there are {there}{also}"
+        there = f"{len(chosen)}, on {chosen}" if chosen.hosts else "none"
+        return f"at least {self._elastic.min_workers} workers are wanted; slots: {there}{also}"
 
     def _look_for_signals(self) -> None:
         exit_code = self._attempts.wait(_LOOK_SECONDS, self._last)
@@ -179,9 +178,9 @@ class ElasticDriver:
     # What follows.
 
     def _judge(self, outcome: Outcome) -> None:
-        if outcome.ended_for is not None and outcome.first_failed is None and outcome.is_preempted:
+        if outcome.was_ended:
             self._records.note_good(self._members.hosts)
-            if not was_preempted(outcome.endings):
+            if not outcome.is_preempted:
                 say("no task said that it saved (exit code 75): training goes on from the last checkpoint.")
             return
         if outcome.interrupted_by is None and outcome.exit_code != 0 and self._was_lost(outcome):
