@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-# os.EX_TEMPFAIL: training state is saved; the same command goes on with it.
+#: The task has saved its training because it was asked to end: the same command goes on from there (os.EX_TEMPFAIL).
 PREEMPTED = 75

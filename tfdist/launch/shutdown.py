@@ -61,6 +61,10 @@ class Shutdown:
             for task in running:
                 task.signal(stage.signum)
 
+    def end_within(self, now: float, seconds: float) -> None:
+        """Makes the next signal come no later than in `seconds`."""
+        self._next_at = min(self._next_at, now + seconds)
+
     def hurry(self) -> None:
         """Makes the next `tick` send the next signal."""
         self._next_at = 0.0

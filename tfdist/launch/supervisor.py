@@ -224,7 +224,11 @@ class Supervisor:
             self._interrupted_by = signum
             name = signal.Signals(signum).name
             self._console.say(f"tfdist launch: {name}: ending all tasks (again: at once).")
-            self._shutdown = Shutdown(ON_INTERRUPT if signum == signal.SIGINT else ON_TERMINATE)
+            if self._shutdown and signum != signal.SIGINT:
+                # They have had a SIGTERM, and another one would kill those that are saving.
+                self._shutdown.end_within(time.monotonic(), ON_TERMINATE[0].grace_seconds)
+            else:
+                self._shutdown = Shutdown(ON_INTERRUPT if signum == signal.SIGINT else ON_TERMINATE)
 
     def _on_exit(self, task: TaskProcess, lifeline: Lifeline) -> None:
         for fd in (*task.fds, task.exit_fd):
