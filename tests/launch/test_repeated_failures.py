@@ -28,6 +28,10 @@ def failure(*words: str, code: int = 1, step: TrainingStep | None = None):
             "tf.errors.InvalidArgumentError: Graph execution error:\n\n  [Op:__inference_f_...]",
         ),
         ([HEADER, FRAME, "ValueError: <A at 0x7f00aB>"], "ValueError: <A at ...>"),
+        (
+            ['  File "train.py", line 3', "    a b", "      ^", "SyntaxError: invalid syntax"],
+            "SyntaxError: invalid syntax",
+        ),
         # logs behind it have times in them
         (
             [HEADER, FRAME, "ValueError: bad", "W0131 12:00:00.1 42 x.cc:3] y", "2026-01-31 12:00: F x"],

@@ -10,6 +10,8 @@ from tfdist.launch.root_cause import looks_dragged_down
 from tfdist.launch.task_process import Ending
 
 _HEADER = "Traceback (most recent call last):"
+# A script that isn't Python has no traceback.
+_NO_PYTHON = re.compile(r"(?:Syntax|Indentation|Tab)Error: ")
 # Logs of C++ that come after a traceback, with a time and a thread in each line.
 _LOG = re.compile(r"[IWEF]\d{4} |\d{4}-\d\d-\d\d ")
 # Addresses of objects, and the numbers that TensorFlow gives to functions: "[Op:__inference_one_step_417]".
@@ -50,7 +52,7 @@ def _exception(words: list[str]) -> str:
     """What stands below the frames of the last traceback: "ValueError: bad batch", and more lines of the message."""
     starts = [number for number, line in enumerate(words) if line.startswith(_HEADER)]
     if not starts:
-        return ""
+        return next((line for line in words if _NO_PYTHON.match(line)), "")
     below = words[starts[-1] + 1 :]
     first = next((number for number, line in enumerate(below) if line and not line[0].isspace()), len(below))
     said = [line for line in below[first:] if not _LOG.match(line)]

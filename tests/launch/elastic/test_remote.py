@@ -15,15 +15,15 @@ from tests.launch.elastic.test_failures import KILL, TOGETHER, is_running
 pytestmark = pytest.mark.unit
 
 #: Addresses that no machine has.
-FAR, FARTHER = "192.0.2.1", "192.0.2.2"
-# Like ssh: options, a host, one string for the login shell there. It ends when the task does or the connection.
+FAR, FARTHER = "203.0.113.1", "203.0.113.2"
+# Like ssh: options, a host, one string for the login shell there, out of reach of a signal to the group here.
 SHELL = """#!/bin/sh
 [ "$1" = -x ] && [ "$2" = "two words" ] && shift 2 || exit 99
 host=$1; shift
 echo "$host: $*" >> "{folder}/commands"
 [ -e "{folder}/unreachable-$host" ] && echo "no route to $host" >&2 && exit 255
 cd /
-exec env -i HOME=/nowhere PATH=/usr/bin:/bin sh -c "$*"
+exec setsid --wait env -i HOME=/nowhere PATH=/usr/bin:/bin sh -c "$*"
 """
 #: Of folders, variables and arguments.
 NASTY = 'it\'s a "$HOME" `id` $(id) \\ %h ; & | * x'
@@ -118,7 +118,7 @@ def test_signals_reach_remote_tasks(job, far_job, signum, code):
 def test_remote_tasks_end_with_the_launcher(job, far_job, wait_until):
     """With all that they started; by the end of the connection alone, as over a network."""
     child = "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']).pid"
-    far_job(fault=f"note('pids', f'{{os.getpid()}} {{{child}}}')")
+    far_job(fault=f"note('pids', str(os.getpid()) + ' ' + str({child}))")
     job.wait_for(FAR, FARTHER, attempts=1)
     wait_until(lambda: len((job.folder / "pids").read_text().split()) == 4)
     pids = (job.folder / "pids").read_text().split()

@@ -47,8 +47,6 @@ def test_one_worker_then_two_then_one(tmp_path: Path, wait_until: Callable[..., 
     options += ["--discovery_seconds=0.2", "--settle_seconds=0.2"]
     process = start(tmp_path / "elastic", *options, arguments=("--slowly",))
     try:
-        quiet = start(tmp_path / "quiet", "--workers=1")
-        finish(quiet)
         for workers, listed in ((1, "localhost\n127.0.0.2\n"), (2, "127.0.0.2\n")):
             wait_until(
                 lambda workers=workers: (
@@ -61,6 +59,7 @@ def test_one_worker_then_two_then_one(tmp_path: Path, wait_until: Callable[..., 
     finally:
         process.kill()
         process.communicate()
+    finish(start(tmp_path / "quiet", "--workers=1"))
     steps = record(tmp_path / "elastic")
     assert [(epoch, batch) for _, epoch, batch in steps] == [(e, b) for e in range(EPOCHS) for b in range(STEPS)]
     sizes = [workers for workers, *_ in steps]
