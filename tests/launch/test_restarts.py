@@ -291,12 +291,12 @@ def test_a_launch_told_to_end_says_whether_training_is_saved(launch, tmp_path, w
         STARTS
         + f"""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(75 if index == 0 else {others}))
-        meet(2)
+        open(f"ready-{{index}}", "w").close()
         while True: signal.pause()
     """
     )
     process = launch("--workers=2", "--max_restarts=9", body=body)
-    wait_until(lambda: len(list(tmp_path.glob("here-*"))) == 2)
+    wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     process.send_signal(getattr(signal, signum))
     found, _, err = finish(process)
     assert (found, starts(tmp_path)) == (code, {"worker-0": 1, "worker-1": 1})
