@@ -165,3 +165,25 @@ def test_a_signal_ends_the_wait_for_hosts(job, wait_until, is_saved, code):
     said = (job.folder / "err").read_text()
     assert "SIGTERM: no task runs" in said
     assert (SAVED in said) == is_saved
+
+
+def test_tasks_that_save_already_get_no_second_sigterm(job, wait_until):
+    """It would end them before they are done."""
+    fault = """
+def save(*_):
+    note("sigterms", host)
+    while not os.path.exists("saved"): time.sleep(0.01)
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+"""
+    job.hosts(A)
+    with open(job.folder / "err", "w") as err:
+        job.launch(fault=fault, stderr=err)
+        job.wait_for(A, attempts=1)
+        job.hosts(B)
+        wait_until((job.folder / "sigterms").exists)
+        job.process.terminate()
+        wait_until(lambda: "SIGTERM: ending all tasks" in (job.folder / "err").read_text())
+        (job.folder / "saved").touch()
+        assert job.end()[0] == 75
+    assert (job.folder / "sigterms").read_text().split() == [A]
