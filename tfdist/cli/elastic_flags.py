@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -24,7 +25,7 @@ _ELASTIC_SECONDS = (
 
 def define_elastic_flags(v: flags.FlagValues) -> None:
     """Adds the options."""
-    defaults = {field.name: field.default for field in dataclasses.fields(ElasticOptions)}
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(ElasticOptions)}
     flags.DEFINE_integer("min_workers", None, "Elastic: fewer workers wait for more hosts.", flag_values=v)
     flags.DEFINE_integer("max_workers", None, "Elastic: no more workers, whatever hosts there are.", flag_values=v)
     flags.DEFINE_string(
@@ -59,6 +60,7 @@ def elastic_options(values: flags.FlagValues) -> ElasticOptions | None:
             "An elastic job must know how many workers it may have. Received: max_workers=None. "
             "Write for example --min_workers=1 --max_workers=4 --host_discovery=./hosts.sh."
         )
+    seconds: dict[str, Any] = {field: values[name].value for name, field, _ in _ELASTIC_SECONDS}
     return ElasticOptions(
         min_workers=1 if values.min_workers is None else values.min_workers,
         max_workers=values.max_workers,
@@ -67,7 +69,7 @@ def elastic_options(values: flags.FlagValues) -> ElasticOptions | None:
         remote_shell=_words("remote_shell", values.remote_shell),
         host_failures=values.host_failures,
         reset_limit=values.reset_limit,
-        **{field: values[name].value for name, field, _ in _ELASTIC_SECONDS},
+        **seconds,
     )
 
 

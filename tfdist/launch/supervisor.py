@@ -142,7 +142,8 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._shutdown: Shutdown | None = None
         self._end_at: float | None = None
-        self._should_end, self._ended_for = should_end, None
+        self._should_end = should_end
+        self._ended_for: str | None = None
         self._interrupted_by: int | None = None
 
     def run(self, inbox: SignalInbox | None = None) -> Outcome:

@@ -41,11 +41,16 @@ def main() -> int:
         print(f"Can't start the task in {order['cwd']!r}: {error}", file=sys.stderr, flush=True)
         return 127
     ended, ends = os.pipe()
-    threading.Thread(target=lambda: (task.wait(), os.close(ends)), daemon=True).start()
+    threading.Thread(target=_close_after, args=(task, ends), daemon=True).start()
     _obey(task.pid, ended, unread)
     code = task.wait()
     _kill(task.pid, signal.SIGKILL)  # what it left running
     return 128 - code if code < 0 else code
+
+
+def _close_after(task: subprocess.Popen[bytes], fd: int) -> None:
+    task.wait()
+    os.close(fd)
 
 
 def _read_line() -> tuple[bytes, bytes]:
