@@ -34,13 +34,15 @@ class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         with self._path.open("a") as file:
             file.write(f"{self._workers} {self._epoch} {batch}\n")
-        if self._slowly and self._is_to_change():
-            time.sleep(0.3)
+        if self._slowly:
+            time.sleep(self._seconds_to_wait())
 
-    def _is_to_change(self) -> bool:
+    def _seconds_to_wait(self) -> float:
         """Hosts come in the first epochs, and go in the next; then nothing is left to wait for."""
-        has_grown = " 2 " in f" {self._path.with_name('sizes').read_text()} "
-        return self._epoch < (2 if not has_grown else 5 if self._workers == 2 else 0)
+        if self._workers == 2:
+            return 0.15 if self._epoch < 5 else 0.0
+        has_grown = " 2 " in self._path.with_name("sizes").read_text()
+        return 0.3 if self._epoch < 2 and not has_grown else 0.0
 
 
 def main() -> None:
