@@ -56,15 +56,22 @@ def expect_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def test_the_launcher_is_killed_and_the_job_launched_again(start, quiet, tmp_path, wait_until):
-    """At a step between two checkpoints: the step before it is made again."""
+def test_the_launcher_is_killed_and_then_told_to_end(start, quiet, tmp_path, wait_until):
+    """And launched again each time. It's killed between two checkpoints, so that a step is made again; then a scheduler
+    takes the machine back, and all that is done is saved."""
     process = start(tmp_path, "--pause=1,3")
     wait_until(lambda: (tmp_path / "paused-0").exists() and (tmp_path / "paused-1").exists(), 120)
     tasks = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     wait_until(lambda: not any(task.is_running() and task.status() != psutil.STATUS_ZOMBIE for task in tasks))
     assert list((tmp_path / "checkpoints").glob("epoch-*"))
-    finish(start(tmp_path, "--pause=1,3"))
+    process = start(tmp_path, "--slow=1,3")
+    wait_until(lambda: (tmp_path / "slow-0").exists() and (tmp_path / "slow-1").exists(), 120)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "preempted: training state is saved, and the same command goes on with it" in err
+    finish(start(tmp_path))
     expect_equal(result(tmp_path), quiet)
 
 

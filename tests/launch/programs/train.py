@@ -1,6 +1,6 @@
 """Trains with checkpoints under `tfdist launch`; a task waits or dies where it is told to, once.
 
-`python -m tests.launch.programs.train FOLDER [--pause=EPOCH,BATCH] [--kill=WORKER,EPOCH,BATCH]...
+`python -m tests.launch.programs.train FOLDER [--pause=EPOCH,BATCH] [--slow=EPOCH,BATCH] [--kill=WORKER,EPOCH,BATCH]...
 [--fail=WORKER,EPOCH,BATCH]`
 """
 
@@ -54,6 +54,18 @@ class Fail(At):
         raise ValueError("a bad record")
 
 
+class Slow(At):
+    """From then on, so that a signal comes before training is done."""
+
+    is_slow = False
+
+    def act(self) -> None:
+        self.is_slow = True
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        time.sleep(0.3 * self.is_slow)
+
+
 class Pause(At):
     """Until this process is killed from outside."""
 
@@ -65,6 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pause")
+    parser.add_argument("--slow")
     parser.add_argument("--kill", action="append", default=[])
     parser.add_argument("--fail")
     options = parser.parse_args()
@@ -83,6 +96,9 @@ def main() -> None:
     if options.pause:
         epoch, batch = map(int, options.pause.split(","))
         callbacks.append(Pause(epoch, batch, options.folder / f"paused-{index}"))
+    if options.slow:
+        epoch, batch = map(int, options.slow.split(","))
+        callbacks.append(Slow(epoch, batch, options.folder / f"slow-{index}"))
     for number, kill in enumerate(options.kill):
         victim, epoch, batch = map(int, kill.split(","))
         if victim == index:
