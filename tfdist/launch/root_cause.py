@@ -67,7 +67,8 @@ def first_failure(endings: Mapping[str, Ending]) -> str | None:
     """
     failed = {name: e for name, e in endings.items() if e.code not in (0, PREEMPTED) and _by_itself(e)}
     own = {name: e for name, e in failed.items() if not looks_dragged_down(e)}
-    if not own and was_preempted(endings):
+    # What saves because the supervisor ends it after a failure was not preempted before.
+    if not own and was_preempted({name: e for name, e in endings.items() if e.stopped_at is None}):
         return None
     candidates = own or failed
     return min(candidates, key=lambda name: candidates[name].failed_at, default=None)

@@ -67,6 +67,16 @@ def test_the_job_goes_on_without_a_host_that_stays_broken(job):
     assert job.seen() == [(A, B), (A,)]
 
 
+def test_a_host_is_not_blamed_for_a_peer_that_it_lost(job):
+    job.hosts(A, B)
+    lost = "raise type('UnavailableError', (Exception,), {})('no answer')"
+    job.launch("--host_failures=1", "--host_cooldown=600", fault=TOGETHER + ONCE + lost)
+    job.wait_for(A, B, attempts=2)
+    err = job.finish()
+    assert "worker/1 failed first" in err and "has failed again and again" not in err
+    assert job.seen() == [(A, B)] * 2
+
+
 def test_all_hosts_fail(job):
     """None is left that is good enough."""
     job.hosts(A, B)

@@ -20,6 +20,7 @@ from tfdist.launch.output.console import Console
 from tfdist.launch.progress import ProgressFiles
 from tfdist.launch.report import print_report
 from tfdist.launch.restarts import RestartBudget
+from tfdist.launch.root_cause import looks_dragged_down
 from tfdist.launch.signals import SignalInbox
 from tfdist.launch.supervisor import Outcome, Supervisor
 
@@ -192,13 +193,17 @@ class ElasticDriver:
         if exit_code is not None:
             raise _JobEnds(exit_code)
 
-    def _host_of(self, name: str) -> str:
-        return self._members.hosts[int(name.rpartition("/")[2])]
+    def _host_that_failed(self, outcome: Outcome) -> str | None:
+        """None if tasks were preempted, or only blame each other: a machine that is cut off says nothing itself."""
+        first = outcome.first_failed
+        if first is None or looks_dragged_down(outcome.endings[first]):
+            return None
+        return self._members.hosts[int(first.rpartition("/")[2])]
 
     def _was_lost(self, outcome: Outcome) -> bool:
-        """Whether the host of the worker that failed first is gone; of preempted ones, whether any is."""
-        first = outcome.first_failed
-        ended = Members(self._members.hosts if first is None else (self._host_of(first),))
+        """Whether the host that failed is gone; if it isn't known, whether any is."""
+        failed = self._host_that_failed(outcome)
+        ended = self._members if failed is None else Members((failed,))
         began = time.monotonic()
         self._discovery.hurry()
         # Two readings, the second of which takes as long as it may.
@@ -212,11 +217,10 @@ class ElasticDriver:
 
     def _note_failure(self, outcome: Outcome) -> bool:
         """Returns whether it may be the host's fault: there are others, and none has failed since its last failure."""
-        first = outcome.first_failed
-        host = "" if first is None else self._host_of(first)
-        self._records.note_good([name for name in self._members.hosts if name != host])
-        if first is None:
+        host = self._host_that_failed(outcome)
+        if host is None:
             return False
+        self._records.note_good([name for name in self._members.hosts if name != host])
         before, self._failed_host = self._failed_host, host
         seconds = self._records.note_failure(host, time.monotonic())
         if seconds is not None:
