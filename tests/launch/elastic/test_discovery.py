@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -129,6 +130,34 @@ def test_a_list_is_fresh_when_what_it_says_counts(tmp_path):
     path.unlink()
     discovery.poll(3.5)
     assert discovery.is_fresh(3.5)  # there's nothing better to wait for
+
+
+def test_a_script_that_is_removed_changes_nothing(job):
+    script(job, f"echo {A}")
+    job.launch("--host_discovery=./hosts.sh")
+    job.wait_for(A, attempts=1)
+    (job.folder / "hosts.sh").unlink()
+    job.wait_for_steps(60)
+    assert "the job goes on with the hosts that it knows. The host discovery must" in job.finish()
+
+
+def test_beside_threads_a_script_that_can_not_be_started_is_an_error_too():
+    """There the child's start fails in this process."""
+
+    def start() -> None:
+        lifeline = Lifeline()
+        try:
+            with pytest.raises(LaunchError, match=r"\(No such file or directory\). Received: host_discovery='./nope"):
+                Discovery(HostScript(["./nope.sh"], lifeline, 1.0), 1.0).poll(0.0)
+            seen.append(True)
+        finally:
+            lifeline.close()
+
+    seen: list[bool] = []
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert seen == [True]
 
 
 def test_a_script_that_is_asked_again_is_ended_first():

@@ -28,7 +28,11 @@ class Source(Protocol):
     name: str
 
     def ask(self, now: float) -> None:
-        """Begins a reading."""
+        """Begins a reading.
+
+        Raises:
+            LaunchError: It can't begin.
+        """
 
     def take(self, now: float) -> str | None:
         """The list's text, or None as long as the reading goes on.
@@ -86,11 +90,18 @@ class HostScript:
         self._end_at = 0.0
 
     def ask(self, now: float) -> None:
-        """Starts the program. What it prints goes to files, so that nobody need listen."""
+        """As in `Source`. What the program prints goes to files, so that nobody need listen."""
         self.close()
         out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
         self._files, self._end_at = (out, err), now + self._timeout_seconds
-        self._process = self._lifeline.start(self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        try:
+            self._process = self._lifeline.start(self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        except OSError as error:
+            self.close()
+            raise LaunchError(
+                f"The host discovery must be a program that can be run ({error.strerror}). Received: host_discovery="
+                f"{self.name!r}. Check the path and its right to be run."
+            ) from error
 
     def take(self, now: float) -> str | None:
         """As in `Source`."""
@@ -170,12 +181,12 @@ class Discovery:
         Raises:
             LaunchError: The first reading of all has failed.
         """
-        if self._asked_at is None:
-            if now < self._next_at:
-                return
-            self._asked_at = now
-            self._source.ask(now)
+        if self._asked_at is None and now < self._next_at:
+            return
         try:
+            if self._asked_at is None:
+                self._asked_at = now
+                self._source.ask(now)
             text = self._source.take(now)
             hosts = None if text is None else parse_hosts(text, self._source.name)
         except LaunchError as error:
