@@ -224,7 +224,8 @@ class ElasticDriver:
         before, self._failed_host = self._failed_host, host
         seconds = self._records.note_failure(host, time.monotonic())
         if seconds is not None:
-            say(f"host {host} has failed again and again: it gets no workers for {seconds:g} s.")
+            limit = self._elastic.host_failures
+            say(f"host {host} has failed too often (--host_failures={limit}): it gets no workers for {seconds:g} s.")
         return host == before and any(other.name != host for other in self._discovery.hosts)
 
 
