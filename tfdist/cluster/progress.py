@@ -58,7 +58,15 @@ class ProgressFile:
 def read_progress(path: str | os.PathLike[str]) -> TrainingStep | None:
     """Returns the step that a task noted last; None if it noted none."""
     try:
-        epoch, batch = map(int, Path(path).read_text(encoding="ascii").split())
-    except (OSError, ValueError):
+        return parse_progress(Path(path).read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def parse_progress(text: str) -> TrainingStep | None:
+    """Returns the step that a file's text says; None if it says none."""
+    try:
+        epoch, batch = map(int, text.split())
+    except ValueError:
         return None
     return TrainingStep(epoch, batch)

@@ -72,7 +72,10 @@ class Attempts:
     def _is_repeated(self, outcome: Outcome) -> bool:
         """Whether this failure is the last one again."""
         name = outcome.first_failed
-        failure = own_exception(outcome.endings[name], self._progress.step_of(name)) if name else None
+        failure = None
+        if name is not None:
+            ending = outcome.endings[name]
+            failure = own_exception(ending, ending.step or self._progress.step_of(name))
         is_repeated = failure is not None and failure == self._last_failure
         self._last_failure = failure
         return is_repeated

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tfdist.cluster.lifeline import Lifeline, kill_group
+from tfdist.cluster.progress import TrainingStep, parse_progress
 from tfdist.launch.output.console import Console
 from tfdist.launch.output.lines import Line, LineCutter
 from tfdist.launch.output.noise import is_noise
@@ -24,6 +25,8 @@ _LAST_LINES = 20
 _READ_BYTES = 65536
 # What a remote shell ends with: 128 + N if signal N ended the task, this if it failed itself.
 _SIGNALLED, _SHELL_FAILED = 128, 255
+#: What stands on stderr before the last step of a task on another machine, when it has ended.
+STEP_MARK = "tfdist-step: "
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Ending:
         words: Its traceback, or the last that it printed to stderr.
         stopped_at: When the supervisor began to end it; None if it ended by itself.
         log_path: The file that holds all that it printed.
+        step: The last that a task on another machine noted; None if it said none, and for a task here.
     """
 
     code: int
@@ -68,6 +72,7 @@ class Ending:
     words: list[str] = field(default_factory=list)
     stopped_at: float | None = None
     log_path: Path | None = None
+    step: TrainingStep | None = None
 
 
 class TaskProcess:
@@ -93,6 +98,7 @@ class TaskProcess:
         self.spec = spec
         self.ending: Ending | None = None
         self._stopped_at: float | None = None
+        self._step: TrainingStep | None = None
         self._lifeline, self._console, self._verbose = lifeline, console, verbose
         self._log_path = log_path
         self._log: BinaryIO | None = open(log_path, "wb", buffering=0) if log_path else None  # noqa: SIM115
@@ -174,7 +180,7 @@ class TaskProcess:
         self._lifeline.forget(self._process)
         now = time.monotonic()
         failed_at = now if self._hold.began_at is None else self._hold.began_at
-        self.ending = Ending(code, now, failed_at, self._words(), self._stopped_at, self._log_path)
+        self.ending = Ending(code, now, failed_at, self._words(), self._stopped_at, self._log_path, self._step)
         if code == 0:
             self._release()
         self._close()
@@ -213,6 +219,12 @@ class TaskProcess:
         self._console.line(self.name, line.text)
 
     def _take_error(self, text: str) -> None:
+        if self.spec.is_remote and STEP_MARK in text:
+            # Behind what the task has left of a line.
+            text, _, step = text.partition(STEP_MARK)
+            self._step = parse_progress(step)
+            if not text:
+                return
         noise = is_noise(text)
         if not noise:
             self._tail.append(text)

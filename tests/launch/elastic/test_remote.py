@@ -105,6 +105,24 @@ def test_how_a_remote_task_ended_is_known(job, far_job, fault, code, said):
     assert "worker/1 failed first" in err and said in err
 
 
+@pytest.mark.parametrize("batch, attempts", [("7", 2), ("starts_on(host)", 3)], ids=["same step", "other steps"])
+def test_the_step_of_a_remote_task_is_known(job, far_job, batch, attempts):
+    """It decides whether the same exception is the same failure; here on the only host."""
+    fault = f"""
+from tfdist.cluster.progress import ENVIRONMENT, ProgressFile, TrainingStep
+ProgressFile(os.environ[ENVIRONMENT]).write(TrainingStep(1, {batch}))
+import atexit
+atexit.register(sys.stderr.write, "half a line")
+raise ValueError("a bad record")
+"""
+    job.hosts(FAR)
+    far_job("--max_restarts=2", fault=fault)
+    code, err = job.end()
+    assert (code, len(job.seen())) == (1, attempts)
+    assert ("at the same step twice: ValueError: a bad record (at epoch 1, batch 7," in err) == (attempts == 2)
+    assert "tfdist-step" not in err and err.count("    half a line\n") == attempts
+
+
 @pytest.mark.parametrize("signum, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_signals_reach_remote_tasks(job, far_job, signum, code):
     far_job(fault="signal.signal(signal.SIGINT, lambda *_: (note('interrupted', host), sys.exit(1)))")

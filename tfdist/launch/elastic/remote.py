@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tfdist.cluster.progress import ENVIRONMENT as PROGRESS
-from tfdist.launch.task_process import TaskSpec
+from tfdist.launch.task_process import STEP_MARK, TaskSpec
 
 _GUARD = Path(__file__).with_name("remote_task.py")
 # What a machine says of itself (PATH, HOME, ...) is not for another.
@@ -33,9 +33,10 @@ def remote_task(spec: TaskSpec, host: str, shell: Sequence[str], also: Collectio
         also: Variables to pass beside those of TensorFlow, Keras, Python and tfdist.
     """
     passed = {name: value for name, value in spec.env.items() if name.startswith(_PREFIXES) or name in also}
-    # It names a file of this machine.
+    # It names a file of this machine; there the task gets one of that machine.
     passed.pop(PROGRESS, None)
-    opening = json.dumps({"cwd": os.getcwd(), "env": passed, "command": list(spec.command)})
+    order = {"cwd": os.getcwd(), "env": passed, "command": list(spec.command)}
+    opening = json.dumps({**order, "step_variable": PROGRESS, "step_mark": STEP_MARK})
     # exec: no shell stays between the connection and the guard. Most shells understand it, and these quotes.
     remote_command = f"exec {shlex.join([sys.executable, '-I', '-S', str(_GUARD)])}"
     return TaskSpec(spec.name, [*shell, host, remote_command], _local_environment(spec.env), f"{opening}\n".encode())

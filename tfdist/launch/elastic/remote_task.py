@@ -2,9 +2,10 @@
 
     python -I -S remote_task.py < PIPE
 
-The first line on the pipe is JSON: the folder to run in ("cwd"), variables ("env") and program and arguments
-("command"). Each line after it is the number of a signal for the task and all that it started. End of file means that
-the driver is gone: the task is killed. The exit code is the task's, 128 + N if signal N ended it.
+The first line on the pipe is JSON: the folder to run in ("cwd"), variables ("env"), program and arguments ("command"),
+and how the task's last step comes back, on stderr behind "step_mark", from the file that the variable "step_variable"
+names to the task. Each line after it is the number of a signal for the task and all that it started. End of file means
+that the driver is gone: the task is killed. The exit code is the task's, 128 + N if signal N ended it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -28,11 +32,20 @@ def main() -> int:
     if not first:
         return 1  # the driver has gone again
     order = json.loads(first)
+    with tempfile.TemporaryDirectory(prefix="tfdist-task-", ignore_cleanup_errors=True) as folder:
+        steps = Path(folder, "step")
+        code = _run(order, {**os.environ, **order["env"], order["step_variable"]: str(steps)}, unread)
+        if steps.exists():
+            print(f"{order['step_mark']}{steps.read_text()}", file=sys.stderr, flush=True)
+    return code
+
+
+def _run(order: dict[str, Any], env: dict[str, str], unread: bytes) -> int:
     try:
         os.chdir(order["cwd"])
         task = subprocess.Popen(
             order["command"],
-            env={**os.environ, **order["env"]},
+            env=env,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_die_with_parent,
