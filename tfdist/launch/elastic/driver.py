@@ -216,7 +216,7 @@ class ElasticDriver:
         return bool(ended.gone_from(self._discovery.hosts))
 
     def _note_failure(self, outcome: Outcome) -> bool:
-        """Returns whether it may be the host's fault: there are others, and none has failed since its last failure."""
+        """Returns whether it may be the host's own fault: it was the last to fail, too, and there are others."""
         host = self._host_that_failed(outcome)
         if host is None:
             return False
