@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tfdist.cluster.ports import HeldPorts
@@ -26,13 +27,43 @@ def run_python(args: Sequence[str], *, workers: int, logs: Path, timeout_seconds
     Raises:
         ClusterFailed: the first task to fail, with the tail of its output.
     """
+    with started(args, workers=workers, logs=logs) as tasks:
+        _wait(tasks, logs, time.monotonic() + timeout_seconds)
+
+
+def exit_codes(args: Sequence[str], *, workers: int, logs: Path, timeout_seconds: float = 120) -> list[int]:
+    """Run as `run_python` does, and let every task end as it wants to.
+
+    Raises:
+        ClusterFailed: tasks didn't end in time, with the tails of their outputs.
+    """
+    with started(args, workers=workers, logs=logs) as tasks:
+        return ends_of(tasks, logs, timeout_seconds)
+
+
+def ends_of(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, timeout_seconds: float = 120) -> list[int]:
+    """Wait for tasks of `started`; their exit codes.
+
+    Raises:
+        ClusterFailed: they didn't end in time, with the tails of their outputs.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        return [task.wait(max(0.01, deadline - time.monotonic())) for task in tasks]
+    except subprocess.TimeoutExpired:
+        raise ClusterFailed(_still_running(tasks, logs)) from None
+
+
+@contextlib.contextmanager
+def started(args: Sequence[str], *, workers: int, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The tasks of `run_python` while they run; those that are left are killed."""
     logs.mkdir(parents=True, exist_ok=True)
     with HeldPorts(max(workers, 1)) as held:
         configs = _configs(held.ports, workers)
         held.release_for_servers()
         tasks = [_start(args, config, logs / f"{index}.log") for index, config in enumerate(configs)]
         try:
-            _wait(tasks, logs, time.monotonic() + timeout_seconds)
+            yield tasks
         finally:
             for task in tasks:
                 _kill(task)
@@ -67,9 +98,14 @@ def _wait(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, deadline: float)
             if task.returncode:
                 raise ClusterFailed(f"task {index} exited with {task.returncode}:\n{_tail(logs / f'{index}.log')}")
         if time.monotonic() > deadline:
-            texts = "\n".join(f"task {i}:\n{_tail(logs / f'{i}.log')}" for i in running)
-            raise ClusterFailed(f"out of time; still running:\n{texts}")
+            raise ClusterFailed(_still_running(tasks, logs))
         time.sleep(0.05)
+
+
+def _still_running(tasks: Sequence[subprocess.Popen[bytes]], logs: Path) -> str:
+    running = [index for index, task in enumerate(tasks) if task.poll() is None]
+    texts = "\n".join(f"task {index}:\n{_tail(logs / f'{index}.log')}" for index in running)
+    return f"out of time; still running:\n{texts}"
 
 
 def _tail(log: Path, characters: int = 6000) -> str:

@@ -18,8 +18,8 @@ def launch(tmp_path):
     def start(*options: str, body: str, args: tuple[str, ...] = (), **popen) -> subprocess.Popen:
         (tmp_path / "script.py").write_text(HEAD + textwrap.dedent(body))
         command = [sys.executable, "-m", "tfdist", "launch", *options, "script.py", *args]
-        popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **popen}
-        started.append(subprocess.Popen(command, cwd=tmp_path, **popen))
+        popen = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **popen}
+        started.append(subprocess.Popen(command, **popen))
         return started[-1]
 
     yield start

@@ -35,6 +35,12 @@ def ending(code=1, at=10.0, failed_at=None, words=(), stopped_at=None, log_path=
         ({"a": ending(1, 1.0, words=["ERROR:tfdist:the chief has failed"]), "b": ending(3, 2.0)}, "b"),
         # ended by the launcher: no failure of its own
         ({"a": ending(-signal.SIGTERM, 2.0, stopped_at=1.5), "b": ending(1, 1.0)}, "b"),
+        # saved its state, which is no failure; what lost it as a peer has not failed either
+        ({"a": ending(75, 1.0), "b": ending(75, 2.0)}, None),
+        ({"a": ending(75, 1.0), "b": ending(1, 2.0, words=PEER_GONE)}, None),
+        ({"a": ending(75, 1.0), "b": ending(1, 2.0, words=OWN)}, "b"),
+        # saved when it was ended for the other's sake
+        ({"a": ending(75, 3.0, stopped_at=2.0), "b": ending(1, 1.0, words=PEER_GONE)}, "b"),
         # raised, hung at exit, and had to be ended
         ({"a": ending(-signal.SIGKILL, 9.0, 0.5, OWN, stopped_at=6.0), "b": ending(1, 1.0, words=PEER_GONE)}, "a"),
     ],

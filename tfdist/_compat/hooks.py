@@ -194,6 +194,9 @@ class LastCallback:
         """What else a `fit` on this data needs, called before the user's callbacks."""
         return []
 
+    def after_fit(self) -> None:
+        """The `fit` is over, also if it ended by an exception."""
+
 
 def note_epoch_iterator(model: Any, iterator: Any) -> None:
     """Remember Keras' iterator over what the `fit` under way trains on."""

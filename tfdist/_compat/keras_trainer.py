@@ -98,6 +98,9 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _upstream["fit"](*arguments.args, **arguments.kwargs)
     finally:
         hooks.end_fit(self)
+        # In the order in which what they have put in place is taken away again.
+        for callback in reversed(_last_callbacks(given)):
+            callback.after_fit()
 
 
 def _with_callbacks(model: Any, ours: list[Any], callbacks: Any) -> Any:

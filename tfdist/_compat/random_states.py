@@ -33,7 +33,7 @@ def get_random_states() -> dict[str, np.ndarray]:
     if name == "MT19937":
         states["numpy"] = np.asarray([*keys, position, has_gauss], np.int64)
         states["numpy_gauss"] = np.asarray(gauss, np.float64)
-    rng = context.context()._rng
+    rng = _eager_random()
     if rng is not None:
         states |= _python_arrays("tensorflow", rng)
     for name, variable in _variables().items():
@@ -48,7 +48,7 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
         *keys, position, has_gauss = states["numpy"].tolist()
         gauss = float(states["numpy_gauss"])
         np.random.set_state(("MT19937", np.asarray(keys, np.uint32), position, has_gauss, gauss))
-    rng = context.context()._rng
+    rng = _eager_random()
     if rng is not None:
         _set_python(states, "tensorflow", rng)
     if "keras_global" in states:
@@ -58,6 +58,11 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
     for name, variable in _variables().items():
         if name in states:
             variable.assign(states[name])
+
+
+def _eager_random() -> Any:
+    """Where operations without a seed get one; the context has it from when a global seed is set."""
+    return getattr(context.context(), "_rng", None)
 
 
 def _variables() -> dict[str, Any]:

@@ -73,6 +73,15 @@ def publish(key: str, value: str) -> None:
     context.context().set_config_key_value(key, value)
 
 
+def publish_first(key: str, value: str) -> bool:
+    """Put a value into the store if there is none under this key yet; whether there was none."""
+    try:
+        publish(key, value)
+    except tf.errors.AlreadyExistsError:
+        return False
+    return True
+
+
 def look_up(key: str, timeout_seconds: float) -> str | None:
     """A value of the cluster's key-value store, waited for; None when it is not there in time."""
     try:

@@ -25,6 +25,7 @@ from tfdist.checkpoint.background import BackgroundWriter
 from tfdist.checkpoint.callback_states import CallbackStates
 from tfdist.checkpoint.files import CheckpointFiles
 from tfdist.checkpoint.plain_values import from_json, to_json
+from tfdist.checkpoint.preemption import Preemption, make_preemption
 from tfdist.checkpoint.schedules import make_schedules
 from tfdist.checkpoint.state import (
     WEIGHTS,
@@ -79,11 +80,13 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
             at the end of each epoch. The end of `fit` always has one.
         keep: how many whole ones stay, the newest.
         on_error: what to do if a checkpoint can't be written: "raise" stops training, "warn" goes on without.
+        save_on_sigterm: whether SIGTERM to any worker makes all of them save at the next step, and exit with code 75.
 
     Raises:
         ValueError: an option isn't what it should be, or the model is under a strategy that isn't a synchronous one of
             tfdist.
         CheckpointError: the directory can't be written, or holds checkpoints of another model.
+        SystemExit: SIGTERM came, and all is saved.
 
     Example:
         >>> checkpoint = tfdist.callbacks.Checkpoint("/shared/run-7", every_steps=1000)
@@ -98,6 +101,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         every_seconds: float | None = None,
         keep: int = 3,
         on_error: Literal["raise", "warn"] = "raise",
+        save_on_sigterm: bool = True,
     ) -> None:
         super().__init__()
         if on_error not in ("raise", "warn"):
@@ -105,7 +109,12 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         _compat.install()
         self._files = CheckpointFiles(directory, keep)
         self._schedules = make_schedules(every_steps, every_seconds)
-        self._options = {"every_steps": str(every_steps), "every_seconds": str(every_seconds)}
+        self._saves_on_sigterm, self._preemption = save_on_sigterm, Preemption()
+        self._options = {
+            "every_steps": str(every_steps),
+            "every_seconds": str(every_seconds),
+            "save_on_sigterm": str(save_on_sigterm),
+        }
         self._raises = on_error == "raise"
         self._writer = BackgroundWriter()
         self._workers: Any = OneProcess()
@@ -131,6 +140,8 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         self._data = EpochIterators(hooks.epoch_iterator_of(self.model))
         self._states = CallbackStates(self.others)
         self._workers.agree("Checkpoint", self._options)
+        self._preemption = make_preemption(self._workers, is_wanted=self._saves_on_sigterm)
+        self._preemption.begin()
         name = self._workers.from_chief("which checkpoint is the newest", self._find)
         if name:
             self._go_on(name)
@@ -218,8 +229,11 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
             self._wait()
         for schedule in self._schedules:
             self._is_due = schedule.is_due(self._place.steps, self._workers) or self._is_due
-        if self._is_due and not self._is_to_wait(step, known):
+        is_last = self._preemption.is_due((self._place.epoch, self._place.steps))
+        if (self._is_due or is_last) and not self._is_to_wait(step, known):
             self._save(self._place, logs)
+            if is_last:
+                self._leave()
 
     def _is_to_wait(self, step: int, known: int | None) -> bool:
         if known is None and is_accumulating(self.model):
@@ -233,9 +247,12 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         """A boundary; the epoch's logs are in the history by now."""
         forget_logs(self.model)
         self._place.epoch, self._place.step = epoch + 1, 0
-        is_last = epoch + 1 == self.params.get("epochs") or self.model.stop_training
+        is_preempted = self._preemption.is_due((self._place.epoch, self._place.steps))
+        is_last = epoch + 1 == self.params.get("epochs") or self.model.stop_training or is_preempted
         if is_last or self._is_due or not self._schedules:
             self._save(self._place, None)
+        if is_preempted:
+            self._leave()
 
     def _save(self, place: _Place, logs: dict[str, Any] | None) -> None:
         name = f"checkpoint of epoch {place.epoch}, step {place.step}"
@@ -293,5 +310,22 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """The last checkpoint is whole when `fit` returns."""
-        self._wait()
+        name = self._workers.from_chief("which checkpoint is the last", self._last_written)
         set_initial_epoch(self.model, 0)
+        if self._preemption.is_due_at_end():
+            self._preemption.leave(str(self._files.directory / name))
+
+    def _leave(self) -> None:
+        """Exit when what was saved is whole; an error if it can't be, whatever `on_error` is."""
+        name = self._workers.from_chief("which checkpoint was saved", lambda: self._last_written(must=True))
+        self._preemption.leave(str(self._files.directory / name))
+
+    def _last_written(self, must: bool = False) -> str:
+        if must:
+            self._writer.wait()
+        self._wait()
+        return next(iter(self._files.names()), "")
+
+    def after_fit(self) -> None:
+        """What was there for SIGTERM is there again."""
+        self._preemption.end()

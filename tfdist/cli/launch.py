@@ -13,6 +13,10 @@ what failed again, up to three times.
 Several machines: run the same command on each, with its own --node_rank:
 
     tfdist launch --workers=4 --node_addresses=10.0.0.1,10.0.0.2 --node_rank=0 train.py
+
+Machines that come and go: one command, which starts workers on the hosts that a script or a file lists:
+
+    tfdist launch --min_workers=1 --max_workers=4 --host_discovery=./hosts.sh train.py
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from pathlib import Path
 
 from absl import flags
 
+from tfdist.cli.elastic_flags import define_elastic_flags, elastic_options
 from tfdist.cli.flags import UsageError, parse
 from tfdist.errors import LaunchError
 from tfdist.launch import LaunchOptions, module_command, script_command
@@ -40,7 +45,17 @@ def define_flags() -> flags.FlagValues:
         "data_workers", 0, "Processes on each machine that read and decode for its tasks.", flag_values=v
     )
     flags.DEFINE_integer(
-        "max_restarts", 0, "How often tasks that failed are started again, counted on each machine.", flag_values=v
+        "max_restarts",
+        None,
+        "How often tasks that failed are started again, counted on each machine. Default: never; in an elastic job as "
+        "often as it takes.",
+        flag_values=v,
+    )
+    flags.DEFINE_float(
+        "restart_window",
+        None,
+        "Only the restarts of the last so many seconds count for --max_restarts; without it all of the launch.",
+        flag_values=v,
     )
     flags.DEFINE_multi_string(
         "env",
@@ -69,6 +84,7 @@ def define_flags() -> flags.FlagValues:
         "First port of each machine's range. Default: free ports on one machine, 2222 and those after it on several.",
         flag_values=v,
     )
+    define_elastic_flags(v)
     return v
 
 
@@ -122,6 +138,8 @@ def _options(values: flags.FlagValues) -> LaunchOptions:
         node_addresses=addresses,
         port_base=values.port_base,
         max_restarts=values.max_restarts,
+        elastic=elastic_options(values),
+        restart_window_seconds=values.restart_window,
     )
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from tfdist.errors import LaunchError
 from tfdist.launch.command import module_command, script_command
+from tfdist.launch.elastic.options import ElasticOptions
 from tfdist.launch.options import LaunchOptions
 from tfdist.launch.run import run
 
-__all__ = ["LaunchError", "LaunchOptions", "module_command", "run", "script_command"]
+__all__ = ["ElasticOptions", "LaunchError", "LaunchOptions", "module_command", "run", "script_command"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Mapping
 
 from tfdist.launch.root_cause import describe, looks_dragged_down
@@ -34,6 +35,13 @@ def failure_report(outcome: Outcome, started_at: float, *, nnodes: int = 1) -> s
         _where_is_more(first),
     ]
     return "\n".join(lines)
+
+
+def print_report(outcome: Outcome, started_at: float, *, nnodes: int = 1) -> None:
+    """Writes the report of `failure_report`, if there is one."""
+    report = failure_report(outcome, started_at, nnodes=nnodes)
+    if report:
+        print(report, file=sys.stderr, flush=True)
 
 
 def _words(ending: Ending) -> list[str]:

@@ -12,6 +12,7 @@ import re
 import signal
 from collections.abc import Mapping
 
+from tfdist.cluster.exit_codes import PREEMPTED
 from tfdist.launch.task_process import Ending
 
 # What tfdist and TensorFlow 2.21 say in a task whose peer has gone.
@@ -31,6 +32,8 @@ _LAST_WORDS = 60
 
 def describe(code: int) -> str:
     """Returns an exit status in words."""
+    if code == PREEMPTED:
+        return f"preempted, exit code {code}"
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -59,12 +62,21 @@ def first_failure(endings: Mapping[str, Ending]) -> str | None:
 
     Args:
         endings: How each task ended. Those that the supervisor stopped count only if their own
-            traceback had begun before.
+            traceback had begun before. A task that was preempted has not failed, and those have not
+            that lost it as a peer.
     """
-    failed = {name: e for name, e in endings.items() if e.code != 0 and _by_itself(e)}
+    failed = {name: e for name, e in endings.items() if e.code not in (0, PREEMPTED) and _by_itself(e)}
     own = {name: e for name, e in failed.items() if not looks_dragged_down(e)}
+    # What saves because the supervisor ends it after a failure was not preempted before.
+    if not own and was_preempted({name: e for name, e in endings.items() if e.stopped_at is None}):
+        return None
     candidates = own or failed
     return min(candidates, key=lambda name: candidates[name].failed_at, default=None)
+
+
+def was_preempted(endings: Mapping[str, Ending]) -> bool:
+    """Whether a task says that its training state is saved, to be gone on with."""
+    return any(ending.code == PREEMPTED for ending in endings.values())
 
 
 def _by_itself(ending: Ending) -> bool:

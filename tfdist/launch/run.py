@@ -11,14 +11,18 @@ from collections.abc import Mapping, Sequence
 
 from tfdist.cluster import Cluster
 from tfdist.errors import LaunchError
+from tfdist.launch.attempts import Attempts
 from tfdist.launch.data_service import data_service
+from tfdist.launch.elastic.driver import ElasticDriver
 from tfdist.launch.environment import task_environment
 from tfdist.launch.job import clusters_of_this_node
 from tfdist.launch.log_files import LogFiles
 from tfdist.launch.options import LaunchOptions
 from tfdist.launch.output.console import Console
-from tfdist.launch.report import failure_report
+from tfdist.launch.progress import ProgressFiles
+from tfdist.launch.report import print_report
 from tfdist.launch.restarts import RestartBudget
+from tfdist.launch.signals import SignalInbox
 from tfdist.launch.supervisor import Supervisor
 from tfdist.launch.task_process import TaskSpec
 
@@ -31,7 +35,8 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
         options: How many tasks, where, and what is shown; one worker by default.
 
     Returns:
-        0, or the exit code of the task that failed first (128 + N if signal N ended it).
+        0, or the exit code of the task that failed first (128 + N if signal N ended it), or
+        `tfdist.cluster.exit_codes.PREEMPTED` if training was interrupted and its state is saved.
 
     Raises:
         LaunchError: If the options can't be carried out.
@@ -43,8 +48,10 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
     options = options or LaunchOptions()
     _make_log_dir(options)
     try:
-        with clusters_of_this_node(options) as clusters:
-            return _attempts(clusters, command, options)
+        with SignalInbox() as inbox, ProgressFiles() as progress:
+            if options.elastic is not None:
+                return ElasticDriver(command, options, options.elastic, inbox, progress).run()
+            return _attempts(command, options, inbox, progress)
     except BrokenPipeError:
         # Nobody reads any more (`tfdist launch ... | head`). Python would complain again at exit.
         with contextlib.suppress(OSError):
@@ -52,43 +59,44 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _attempts(clusters: Sequence[Cluster], command: Sequence[str], options: LaunchOptions) -> int:
-    budget, logs = RestartBudget(options.max_restarts), LogFiles(options.log_dir)
-    while True:
+def _attempts(command: Sequence[str], options: LaunchOptions, inbox: SignalInbox, progress: ProgressFiles) -> int:
+    budget = RestartBudget(options.most_restarts, options.restart_window_seconds)
+    attempts, logs = Attempts(budget, inbox, progress), LogFiles(options.log_dir)
+    exit_code = None
+    while exit_code is None:
         started_at = time.monotonic()
-        # The helpers of an attempt know its state, so the next has its own.
-        with data_service(options) as (helpers, extra):
-            outcome = _supervisor(clusters, command, options, helpers, extra, budget, logs).run()
-        report = failure_report(outcome, started_at, nnodes=options.nnodes)
-        if report:
-            print(report, file=sys.stderr, flush=True)
-        if outcome.first_failed is None or not budget.take():
-            return outcome.exit_code
-        print(f"tfdist launch: all tasks are started again ({budget}).", file=sys.stderr, flush=True)
+        progress.begin_attempt()
+        # Each attempt has ports of its own, which nothing that is left of the one before can hold. The helpers of an
+        # attempt know its state, so the next has its own.
+        with clusters_of_this_node(options) as clusters, data_service(options) as (helpers, extra):
+            specs = [
+                _task(cluster, command, options, {**extra, **progress.environment(str(cluster.task))})
+                for cluster in clusters
+            ]
+            outcome = _supervisor(clusters, specs, options, helpers, budget, logs).run(inbox)
+        print_report(outcome, started_at, nnodes=options.nnodes)
+        exit_code = attempts.exit_code_after(outcome, time.monotonic() - started_at)
+    return exit_code
+
+
+def _task(cluster: Cluster, command: Sequence[str], options: LaunchOptions, extra: Mapping[str, str]) -> TaskSpec:
+    env = task_environment(cluster, options.env, verbose=options.verbose, extra=extra)
+    return TaskSpec(str(cluster.task), command, env)
 
 
 def _supervisor(
     clusters: Sequence[Cluster],
-    command: Sequence[str],
+    specs: Sequence[TaskSpec],
     options: LaunchOptions,
     helpers: Sequence[TaskSpec],
-    extra: Mapping[str, str],
     budget: RestartBudget,
     logs: LogFiles,
 ) -> Supervisor:
-    names = [str(cluster.task) for cluster in clusters]
+    names = [spec.name for spec in (*specs, *helpers)]
     chief = next((str(cluster.task) for cluster in clusters if cluster.is_chief), None)
-    specs = [
-        TaskSpec(
-            str(cluster.task),
-            command,
-            task_environment(cluster, options.env, verbose=options.verbose, extra=extra),
-        )
-        for cluster in clusters
-    ]
     return Supervisor(
         specs,
-        Console(sys.stdout, sys.stderr, [*names, *(helper.name for helper in helpers)], live=chief),
+        Console(sys.stdout, sys.stderr, names, live=chief),
         helpers=helpers,
         coordinator=chief if options.ps else None,
         replaceable=[str(cluster.task) for cluster in clusters if _is_replaceable(cluster)],

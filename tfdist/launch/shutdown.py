@@ -3,6 +3,7 @@
     Ctrl-C:            SIGINT -> SIGTERM -> SIGKILL
     SIGTERM, SIGHUP:   SIGTERM -> SIGKILL
     a task failed:     SIGTERM -> SIGKILL
+    hosts changed:     SIGTERM -> SIGKILL
 
 Each arrow is a grace period. A second Ctrl-C skips to the next signal.
 """
@@ -37,6 +38,9 @@ ON_TERMINATE = (Stage(signal.SIGTERM, 25.0), Stage(signal.SIGKILL))
 # With a peer gone there is nothing to wait for but the end of a checkpoint being written.
 ON_FAILURE = (Stage(signal.SIGTERM, 3.0), Stage(signal.SIGKILL))
 
+# Nobody waits but the job itself: time for a large checkpoint.
+ON_CHANGE = (Stage(signal.SIGTERM, 60.0), Stage(signal.SIGKILL))
+
 
 class Shutdown:
     """Goes through stages while tasks are left.
@@ -56,6 +60,10 @@ class Shutdown:
             self._next_at = now + stage.grace_seconds
             for task in running:
                 task.signal(stage.signum)
+
+    def end_within(self, now: float, seconds: float) -> None:
+        """Makes the next signal come no later than in `seconds`."""
+        self._next_at = min(self._next_at, now + seconds)
 
     def hurry(self) -> None:
         """Makes the next `tick` send the next signal."""

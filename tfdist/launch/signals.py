@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -33,6 +34,11 @@ class SignalInbox:
         with contextlib.suppress(BlockingIOError):
             return list(os.read(self._read_end, 256))
         return []
+
+    def wait(self, seconds: float) -> int | None:
+        """Returns the first signal within `seconds`, or None if there's none."""
+        ready, _, _ = select.select([self], [], [], seconds)
+        return next(iter(self.take()), None) if ready else None
 
     def __enter__(self) -> SignalInbox:
         if threading.current_thread() is threading.main_thread():

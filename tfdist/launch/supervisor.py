@@ -20,12 +20,29 @@ Order of events in an attempt
     | a task raised, but doesn't exit        | as above, when a peer fails: its failure is older  |
     | a helper ended (a data worker, say)    | starts it again; if it ends again and again, as    |
     |                                        | for a task that failed                             |
-    | Ctrl-C, SIGTERM, SIGHUP                | passes it on, then harder; exits 128 + signal      |
+    | a task was preempted: it ended with    | gives the others PREEMPTED_SECONDS to save too,    |
+    | exit_codes.PREEMPTED                   | then ends them; no task has failed                 |
+    | the owner wants the attempt to end     | SIGTERM, and a minute to save; then SIGKILL        |
+    | (`should_end`: hosts came or went)     |                                                    |
+    | Ctrl-C, SIGTERM, SIGHUP                | passes it on, then harder; exits 128 + signal, or  |
+    |                                        | PREEMPTED if all tasks saved on SIGTERM            |
     | the supervisor is killed (SIGKILL)     | the lifeline kills all, tfdist.cluster.lifeline    |
     | the reader of our output is gone       | kills all, exits 141 (128 + SIGPIPE)               |
 
-    4. The outcome says which task failed first. Whether there is another attempt is the caller's
-       decision: one leaves nothing behind, so calling `Supervisor(...).run()` again is the next.
+    4. The outcome says which task failed first. Whether there is another attempt is decided in
+       `tfdist.launch.attempts`: one leaves nothing behind, so `Supervisor(...).run()` again is the next.
+
+    | how the attempt ended                  | what follows                                       |
+    |----------------------------------------|----------------------------------------------------|
+    | all tasks ended with 0                 | exit code 0                                        |
+    | by a signal to the supervisor          | exit code as above                                 |
+    | a task failed                          | all are started again, with ports of their own,    |
+    |                                        | after 1, 2, 4, ... 60 s, while the budget lasts;   |
+    |                                        | else the exit code of the task that failed first   |
+    | a task raised what a task raised in    | nothing: it would again                            |
+    | the attempt before, at the same step   |                                                    |
+    | tasks were preempted                   | as for a failure; else exit code PREEMPTED         |
+    | by its owner                           | the owner's decision, `tfdist.launch.elastic`      |
 """
 
 from __future__ import annotations
@@ -35,20 +52,23 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+from tfdist.cluster.exit_codes import PREEMPTED
 from tfdist.cluster.lifeline import Lifeline
 from tfdist.launch.log_files import LogFiles
 from tfdist.launch.output.console import Console
 from tfdist.launch.restarts import HelperRestarts, RestartBudget
-from tfdist.launch.root_cause import blames_chief, describe, first_failure, looks_dragged_down
-from tfdist.launch.shutdown import ON_FAILURE, ON_INTERRUPT, ON_TERMINATE, Shutdown
+from tfdist.launch.root_cause import blames_chief, describe, first_failure, looks_dragged_down, was_preempted
+from tfdist.launch.shutdown import ON_CHANGE, ON_FAILURE, ON_INTERRUPT, ON_TERMINATE, Shutdown
 from tfdist.launch.signals import SignalInbox
 from tfdist.launch.task_process import Ending, TaskProcess, TaskSpec
 
 FINISH_SECONDS = 15.0
 VERDICT_SECONDS = 5.0
+# Workers save together, but the chief, which writes, ends last.
+PREEMPTED_SECONDS = 25.0
 _TICK_SECONDS = 0.25
 # Without pidfds (not Linux) an exit is noticed by asking.
 _POLL_SECONDS = 0.05
@@ -59,16 +79,30 @@ class Outcome:
     """How an attempt ended.
 
     Args:
-        exit_code: 0, or as a shell would see the task that failed first: 128 + N for signal N.
+        exit_code: 0, or as a shell would see the task that failed first: 128 + N for signal N; PREEMPTED if none
+            failed and training can go on; 128 + SIGTERM if the owner ended them and none says that it saved.
         first_failed: Its name, or None.
         endings: How each task ended, by name.
         interrupted_by: The signal that the supervisor was ended by, or None.
+        ended_for: Why the owner ended the attempt, or None.
     """
 
     exit_code: int
     first_failed: str | None = None
     endings: dict[str, Ending] = field(default_factory=dict)
     interrupted_by: int | None = None
+    ended_for: str | None = None
+
+    @property
+    def is_preempted(self) -> bool:
+        """Whether training state is saved, and the same command goes on."""
+        return self.first_failed is None and self.exit_code == PREEMPTED
+
+    @property
+    def was_ended(self) -> bool:
+        """Whether it was by its owner's will that the job isn't done."""
+        by_others = self.first_failed is not None or self.interrupted_by is not None
+        return self.ended_for is not None and not by_others and self.exit_code != 0
 
 
 class Supervisor:
@@ -83,6 +117,7 @@ class Supervisor:
         budget: How often; none by default.
         logs: Where all that they print is written; nowhere by default.
         verbose: Show TensorFlow's messages and all tracebacks as they come.
+        should_end: Asked several times a second; says why the attempt is to end though nothing failed, or None.
     """
 
     def __init__(
@@ -96,6 +131,7 @@ class Supervisor:
         budget: RestartBudget | None = None,
         logs: LogFiles | None = None,
         verbose: bool = False,
+        should_end: Callable[[float], str | None] | None = None,
     ) -> None:
         self._specs, self._console = [*helpers, *specs], console
         self._helpers, self._helper_restarts = {helper.name for helper in helpers}, HelperRestarts()
@@ -106,11 +142,19 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._shutdown: Shutdown | None = None
         self._end_at: float | None = None
+        self._should_end = should_end
+        self._ended_for: str | None = None
         self._interrupted_by: int | None = None
 
-    def run(self) -> Outcome:
-        """Starts the tasks and returns when all have ended."""
-        with SignalInbox() as inbox, contextlib.closing(self._selector):
+    def run(self, inbox: SignalInbox | None = None) -> Outcome:
+        """Starts the tasks and returns when all have ended.
+
+        Args:
+            inbox: Where signals come in for longer than this attempt; None for one of its own.
+        """
+        with contextlib.ExitStack() as stack:
+            inbox = inbox or stack.enter_context(SignalInbox())
+            stack.enter_context(contextlib.closing(self._selector))
             self._selector.register(inbox, selectors.EVENT_READ, self._on_signal)
             lifeline = Lifeline()
             try:
@@ -148,13 +192,22 @@ class Supervisor:
         self._tick(time.monotonic())
 
     def _tick(self, now: float) -> None:
+        any_preempted = was_preempted({task.name: task.ending for task in self._tasks if task.ending})
         if self._end_at is None and self._shutdown is None:
             for task in self._running():
                 task.tick(now)
         elif self._shutdown is None and self._end_at is not None and now >= self._end_at:
-            self._shutdown = Shutdown(ON_FAILURE)
+            self._shutdown = Shutdown(ON_TERMINATE if any_preempted else ON_FAILURE)
+        if self._should_end and self._shutdown is None and (self._end_at is None or any_preempted):
+            self._end_for(self._should_end(now))
         if self._shutdown:
             self._shutdown.tick(now, self._running_tasks())
+
+    def _end_for(self, reason: str | None) -> None:
+        if reason:
+            self._ended_for = reason
+            self._console.say(f"tfdist launch: {reason}: all tasks are told to save and to end.")
+            self._shutdown = Shutdown(ON_CHANGE)
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if callable(key.data):
@@ -172,7 +225,11 @@ class Supervisor:
             self._interrupted_by = signum
             name = signal.Signals(signum).name
             self._console.say(f"tfdist launch: {name}: ending all tasks (again: at once).")
-            self._shutdown = Shutdown(ON_INTERRUPT if signum == signal.SIGINT else ON_TERMINATE)
+            if self._shutdown and signum != signal.SIGINT:
+                # They have had a SIGTERM, and another one would kill those that are saving.
+                self._shutdown.end_within(time.monotonic(), ON_TERMINATE[0].grace_seconds)
+            else:
+                self._shutdown = Shutdown(ON_INTERRUPT if signum == signal.SIGINT else ON_TERMINATE)
 
     def _on_exit(self, task: TaskProcess, lifeline: Lifeline) -> None:
         for fd in (*task.fds, task.exit_fd):
@@ -183,6 +240,8 @@ class Supervisor:
             return
         if self._may_start_again(task, ending):
             self._start_again(task, ending, lifeline)
+        elif ending.code == PREEMPTED:
+            self._end_within(FINISH_SECONDS if task.name == self._coordinator else PREEMPTED_SECONDS)
         elif ending.code != 0:
             blames_peer = looks_dragged_down(ending) or self._a_peer_seems_to_die()
             self._end_within(VERDICT_SECONDS if blames_peer else 0.0)
@@ -195,7 +254,7 @@ class Supervisor:
         if task.name not in self._replaceable or ending.code == 0:
             return False
         # When the job is about to end, for whatever reason, that is why this task ended too.
-        return self._end_at is None and not blames_chief(ending) and self._budget.take()
+        return self._end_at is None and not blames_chief(ending) and self._budget.take(time.monotonic())
 
     def _start_again(self, task: TaskProcess, ending: Ending, lifeline: Lifeline) -> None:
         is_helper = task.name in self._helpers
@@ -223,11 +282,25 @@ class Supervisor:
         # Helpers were killed when the tasks were done.
         endings = {task.name: task.ending for task in self._tasks if task.ending and not self._was_killed(task)}
         if self._interrupted_by is not None:
-            return Outcome(128 + self._interrupted_by, None, endings, self._interrupted_by)
-        name = first_failure(self._that_count(endings))
-        if name is None:
-            return Outcome(0, None, endings)
-        return Outcome(_shell_code(endings[name].code), name, endings)
+            return Outcome(self._code_of_interrupted(endings), None, endings, self._interrupted_by)
+        that_count = self._that_count(endings)
+        name = first_failure(that_count)
+        if name is not None:
+            return Outcome(_shell_code(endings[name].code), name, endings, ended_for=self._ended_for)
+        all_done = all(ending.code == 0 for ending in that_count.values())
+        code = 0
+        if was_preempted(that_count):
+            code = PREEMPTED
+        elif self._ended_for is not None and not all_done:
+            code = 128 + signal.SIGTERM
+        return Outcome(code, None, endings, ended_for=self._ended_for)
+
+    def _code_of_interrupted(self, endings: dict[str, Ending]) -> int:
+        signum = self._interrupted_by or 0
+        all_saved = all(ending.code in (0, PREEMPTED) for ending in endings.values())
+        if signum == signal.SIGTERM and all_saved and was_preempted(endings):
+            return PREEMPTED
+        return 128 + signum
 
     def _was_killed(self, task: TaskProcess) -> bool:
         return task.name in self._helpers and task.ending is not None and task.ending.stopped_at is not None

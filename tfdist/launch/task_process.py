@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tfdist.cluster.lifeline import Lifeline, kill_group
+from tfdist.cluster.progress import TrainingStep, parse_progress
 from tfdist.launch.output.console import Console
 from tfdist.launch.output.lines import Line, LineCutter
 from tfdist.launch.output.noise import is_noise
@@ -21,6 +23,10 @@ from tfdist.launch.output.tracebacks import TracebackHold
 _TAIL_LINES = 200
 _LAST_LINES = 20
 _READ_BYTES = 65536
+# What a remote shell ends with: 128 + N if signal N ended the task, this if it failed itself.
+_SIGNALLED, _SHELL_FAILED = 128, 255
+#: What stands on stderr before the last step of a task on another machine, when it has ended.
+STEP_MARK = "tfdist-step: "
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,19 @@ class TaskSpec:
         name: "worker/1".
         command: Program and arguments.
         env: The whole environment.
+        opening: For a task on another machine: what to write to the standard input of `command`, which stays open
+            for the numbers of signals, a line each (see `tfdist.launch.elastic.remote`). None for a task here.
     """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str]
+    opening: bytes | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the task runs on another machine."""
+        return self.opening is not None
 
 
 @dataclass
@@ -49,6 +63,7 @@ class Ending:
         words: Its traceback, or the last that it printed to stderr.
         stopped_at: When the supervisor began to end it; None if it ended by itself.
         log_path: The file that holds all that it printed.
+        step: The last that a task on another machine noted; None if it said none, and for a task here.
     """
 
     code: int
@@ -57,6 +72,7 @@ class Ending:
     words: list[str] = field(default_factory=list)
     stopped_at: float | None = None
     log_path: Path | None = None
+    step: TrainingStep | None = None
 
 
 class TaskProcess:
@@ -82,6 +98,7 @@ class TaskProcess:
         self.spec = spec
         self.ending: Ending | None = None
         self._stopped_at: float | None = None
+        self._step: TrainingStep | None = None
         self._lifeline, self._console, self._verbose = lifeline, console, verbose
         self._log_path = log_path
         self._log: BinaryIO | None = open(log_path, "wb", buffering=0) if log_path else None  # noqa: SIM115
@@ -90,7 +107,7 @@ class TaskProcess:
         self._process = lifeline.start(
             spec.command,
             env=spec.env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if spec.is_remote else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -99,6 +116,7 @@ class TaskProcess:
         self._err_fd = err.fileno()  # type: ignore[union-attr]
         for fd in self._cutters:
             os.set_blocking(fd, False)
+        self._tell(spec.opening or b"")
         self.exit_fd = _open_pidfd(self._process.pid)
         """Becomes readable when the process ends; None where the system has no such thing."""
 
@@ -135,7 +153,16 @@ class TaskProcess:
         """Sends a signal to the task and to all that it started."""
         if self.ending is None and not self.has_exited():
             self._stopped_at = self._stopped_at or time.monotonic()
-            kill_group(self.pid, signum)
+            if self.spec.is_remote:
+                self._tell(b"%d\n" % signum)
+            if not self.spec.is_remote or signum == signal.SIGKILL:
+                kill_group(self.pid, signum)
+
+    def _tell(self, words: bytes) -> None:
+        if words and self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):  # the remote shell has ended; its exit code says why
+                self._process.stdin.write(words)
+                self._process.stdin.flush()
 
     def has_exited(self) -> bool:
         """Whether the process has ended; leaves it unreaped, so that its id isn't used again."""
@@ -148,10 +175,12 @@ class TaskProcess:
         for fd in self._cutters:
             self._drain(fd)
         code = self._process.wait()
+        if self.spec.is_remote and _SIGNALLED < code < _SHELL_FAILED:
+            code = _SIGNALLED - code
         self._lifeline.forget(self._process)
         now = time.monotonic()
         failed_at = now if self._hold.began_at is None else self._hold.began_at
-        self.ending = Ending(code, now, failed_at, self._words(), self._stopped_at, self._log_path)
+        self.ending = Ending(code, now, failed_at, self._words(), self._stopped_at, self._log_path, self._step)
         if code == 0:
             self._release()
         self._close()
@@ -190,6 +219,12 @@ class TaskProcess:
         self._console.line(self.name, line.text)
 
     def _take_error(self, text: str) -> None:
+        if self.spec.is_remote and STEP_MARK in text:
+            # Behind what the task has left of a line.
+            text, _, step = text.partition(STEP_MARK)
+            self._step = parse_progress(step)
+            if not text:
+                return
         noise = is_noise(text)
         if not noise:
             self._tail.append(text)
@@ -209,9 +244,10 @@ class TaskProcess:
         return said if self._hold.lines else said[-_LAST_LINES:]
 
     def _close(self) -> None:
-        for stream in (self._process.stdout, self._process.stderr, self._log):
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr, self._log):
             if stream:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         if self.exit_fd is not None:
             os.close(self.exit_fd)
 

@@ -197,6 +197,15 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         tf_compat.publish(key, f"made:{text}")
         return text
 
+    @property
+    def peer_timeout_seconds(self) -> float:
+        """How long a worker waits for another to reach the same call."""
+        return self._peer_timeout_seconds
+
+    def shared_key(self, name: str) -> str:
+        """A key of the cluster's key-value store, the same on all workers, that is new since they last met."""
+        return f"{self._room}/{self._occasion}/{name}"
+
     def gather_bytes(self, payload: bytes) -> list[bytes]:
         """By a collective of the workers' first replicas."""
         if self.num_workers == 1:

@@ -36,6 +36,7 @@ from tfdist.strategies.parameter_server_steps import CoordinatedFunction, Predic
 from tfdist.strategies.policy_checks import check_policy
 from tfdist.strategies.policy_in_use import PolicyInUse
 from tfdist.strategies.repeated_steps import RepeatedSteps
+from tfdist.strategies.step_report import step_report
 from tfdist.strategies.worker_devices import cpus_of_worker, devices_of_workers
 from tfdist.updates import Async, Policy
 
@@ -229,8 +230,8 @@ class ParameterServerStrategy(AccumulationSetting, hooks.KerasHooks, tf.distribu
             refuse_few_steps(data.num_batches, len(self.worker_indices))
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
-        """What counts the steps that are made twice."""
-        return [RepeatedSteps(self)]
+        """What counts the steps that are made twice, and tells the launcher of each."""
+        return [*step_report(), RepeatedSteps(self)]
 
     def check_before_predict(self, model: Any) -> None:
         """Forget what an interrupted `fit` has left."""

@@ -25,6 +25,7 @@ from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
 from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
+from tfdist.strategies.step_report import step_report
 
 if TYPE_CHECKING:
     # A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
@@ -215,7 +216,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What data and accumulation need around a `fit`."""
-        return [*fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
+        return [*step_report(), *fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
 
     def end_steps(self) -> None:
         """The other workers must be here too."""

@@ -3,7 +3,8 @@
 `python -m tests.checkpoint.programs.train SETUP FOLDER [--data=D] [--micro_batches=K] [--kill=WHERE] [--victim=W] ...`
 
 WHERE is `EPOCH,BATCH` (when its step is done), `begin,N` (before the N-th step of the process), `test,N` (in the N-th
-step of validation), or `write,N` (in the middle of the N-th file of a checkpoint).
+step of validation), `trace,N` (in the N-th trace of the train step), or `write,N` (in the middle of the N-th file of a
+checkpoint). Victims get SIGKILL, or `--signal=TERM`; `--hold=EPOCH,BATCH` waits there for a file `go-on`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import argparse
 import json
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,20 @@ import tensorflow as tf
 import tfdist
 from tests.helpers.setups import WORKERS, Setup
 from tfdist.checkpoint import files
+from tfdist.checkpoint.sigterm import read_action
 
 RECORDS, BATCH, EPOCHS = 92, 8, 4
 STEPS = 12
+#: Of what a signal is handled by, which stands first in `struct sigaction` on Linux.
+POINTER_BYTES = 8
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the process."""
+    """Ends the process, or asks it to end."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, signum: signal.Signals) -> None:
         super().__init__()
+        self._signal = signum
         kind, number = where.split(",")
         self._kind, self._number, self._epoch, self._count = kind, int(number), 0, 0
 
@@ -43,7 +50,10 @@ class Kill(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if (str(self._epoch), self._number) == (self._kind, batch):
-            die()
+            os.kill(os.getpid(), self._signal)
+
+    def on_trace(self) -> None:
+        self._counted("trace")
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._counted("test")
@@ -52,11 +62,29 @@ class Kill(keras.callbacks.Callback):
         if self._kind == kind:
             self._count += 1
             if self._count == self._number:
-                die()
+                os.kill(os.getpid(), self._signal)
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+class Hold(keras.callbacks.Callback):
+    """Waits behind a step for `go-on`; says when it waits, and when SIGTERM has come."""
+
+    def __init__(self, where: str, folder: Path, worker: int) -> None:
+        super().__init__()
+        self._where, self._folder, self._worker, self._epoch = where, folder, worker, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if f"{self._epoch},{batch}" != self._where:
+            return
+        (self._folder / f"holding-{self._worker}").touch()
+        deadline = time.monotonic() + 60
+        while not (self._folder / "go-on").exists():
+            assert time.monotonic() < deadline
+            if signal.getsignal(signal.SIGTERM).__self__.is_set:
+                (self._folder / f"signalled-{self._worker}").touch()
+            time.sleep(0.02)
 
 
 def kill_in_write(number: int) -> None:
@@ -67,7 +95,7 @@ def kill_in_write(number: int) -> None:
         seen[0] += 1
         if seen[0] == number:
             write(path, content[: len(content) // 2])
-            die()
+            os.kill(os.getpid(), signal.SIGKILL)
         return write(path, content)
 
     files._write = counting
@@ -102,7 +130,11 @@ class Decay(keras.callbacks.Callback):
 class WithIds(keras.Model):
     """Keeps the ids of the last batch in a variable, on one device."""
 
+    on_trace: Callable[[], None] | None = None
+
     def train_step(self, data: Any) -> Any:
+        if self.on_trace is not None:
+            self.on_trace()
         (ids, x), y = data
         if hasattr(self, "last_ids"):
             self.last_ids.assign(tf.pad(ids, [[0, BATCH - tf.shape(ids)[0]]], constant_values=-1))
@@ -172,12 +204,21 @@ def fit(model: keras.Model, options: Any, callbacks: list[Any]) -> Any:
     steps = {"repeat": 7}.get(options.data)
     return model.fit(
         make_data(options),
-        epochs=EPOCHS,
+        epochs=options.epochs,
         steps_per_epoch=steps,
         verbose=0,
         callbacks=callbacks,
         validation_data=validation,
     )
+
+
+def fit_or_note_exit(model: keras.Model, options: Any, callbacks: list[Any], worker: int) -> Any:
+    """Keeps the exit code where a launcher is between the test and this process."""
+    try:
+        return fit(model, options, callbacks)
+    except SystemExit as end:
+        (options.folder / f"exit-{worker}").write_text(str(end.code))
+        raise
 
 
 def parse() -> argparse.Namespace:
@@ -189,10 +230,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--every_steps", type=int, default=5)
     parser.add_argument("--steps_per_execution", type=int, default=1)
     parser.add_argument("--leftover", default="flush")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--local_steps", type=int, help="train under LocalSGDStrategy, with so many to an averaging")
     for flag in ("early_stopping", "schedule", "ema", "embedding", "every_epoch"):
         parser.add_argument(f"--{flag}", action="store_true")
     parser.add_argument("--kill")
     parser.add_argument("--victims", default="0")
+    parser.add_argument("--signal", default="KILL")
+    parser.add_argument("--hold")
     return parser.parse_args()
 
 
@@ -208,14 +253,19 @@ def make_callbacks(options: Any, worker: int, keeps_ids: bool) -> list[Any]:
         if options.kill.startswith("write"):
             kill_in_write(int(options.kill.split(",")[1]))
         else:
-            callbacks.append(Kill(options.kill))
+            callbacks.append(Kill(options.kill, signal.Signals[f"SIG{options.signal}"]))
+    if options.hold:
+        callbacks.append(Hold(options.hold, options.folder, worker))
     return callbacks
 
 
 def main() -> None:
     options = parse()
     options.folder.mkdir(parents=True, exist_ok=True)
-    setup = Setup.named(options.setup)
+    if options.local_steps:
+        setup = Setup(tfdist.LocalSGDStrategy(sync_every_steps=options.local_steps), options.setup)
+    else:
+        setup = Setup.named(options.setup)
     worker = getattr(setup.strategy, "worker_index", 0)
     keeps_ids = setup.replicas == 1 and options.steps_per_execution == 1
     if options.micro_batches > 1:
@@ -225,7 +275,10 @@ def main() -> None:
     with setup.scope():
         model = make_model(options, keeps_ids)
         callbacks = make_callbacks(options, worker, keeps_ids)
-        history = fit(model, options, callbacks)
+        model.on_trace = next((one.on_trace for one in callbacks if isinstance(one, Kill)), None)
+        before = read_action()[:POINTER_BYTES]
+        history = fit_or_note_exit(model, options, callbacks, worker)
+        assert read_action()[:POINTER_BYTES] == before, "TensorFlow's handler is back, where there are several workers"
     order = [one.ids for one in callbacks if isinstance(one, Order)]
     result = {"history": history.history, "epochs": history.epoch, "order": order}
     (options.folder / f"result-{worker}.json").write_text(json.dumps(result))
