@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tfdist.cluster import Cluster
+from tfdist.cluster.rendezvous import TOKEN_VARIABLE
 from tfdist.errors import LaunchError
 from tfdist.launch.attempts import Attempts
 from tfdist.launch.data_service import data_service
@@ -45,7 +48,7 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
         >>> run([sys.executable, "train.py", "--epochs=2"], LaunchOptions(workers=2))
         0
     """
-    options = options or LaunchOptions()
+    options = _with_token(options or LaunchOptions())
     _make_log_dir(options)
     try:
         with SignalInbox() as inbox, ProgressFiles() as progress:
@@ -109,6 +112,13 @@ def _supervisor(
 def _is_replaceable(cluster: Cluster) -> bool:
     """Whether the others go on without this task: where ps tasks hold the variables, a worker is tied to nobody."""
     return cluster.task.type == "worker" and bool(cluster.addresses("ps"))
+
+
+def _with_token(options: LaunchOptions) -> LaunchOptions:
+    """With a token by which the tasks of this job know each other; launchers of several nodes must be given one."""
+    if options.nnodes > 1 or TOKEN_VARIABLE in os.environ:
+        return options
+    return replace(options, env={TOKEN_VARIABLE: secrets.token_hex(16), **options.env})
 
 
 def _make_log_dir(options: LaunchOptions) -> None:
