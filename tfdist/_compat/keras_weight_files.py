@@ -20,7 +20,9 @@ from tfdist._compat.keras_saving import outside_scope
 
 class _Copies(dict[str, np.ndarray]):
     def __setitem__(self, name: str, value: Any) -> None:
-        super().__setitem__(name, np.array(keras.ops.convert_to_numpy(value)))
+        array = keras.ops.convert_to_numpy(value)
+        # Of a variable this is a copy already, and a second one would take as long again.
+        super().__setitem__(name, array if array.flags.owndata and array is not value else array.copy())
 
 
 class WeightCopies(NpzIOStore):
