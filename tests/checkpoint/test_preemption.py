@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def preempt(setup: str, folder: Path, *options: str, step: str, later: int = 0) 
     codes = exit_codes(arguments, workers=WORKERS[setup], logs=folder / "logs")
     logs = logs_of(folder)
     assert codes == [PREEMPTED] * max(WORKERS[setup], 1), logs
-    expect_saved(folder, before, step, later, every=1 if "--every_steps=1" in options else 5)
+    expect_saved(folder, before, step, later, every=6 if "--every_steps=6" in options else 5)
     for log in logs:
         assert f"training is saved in {folder / 'checkpoints' / names(folder)[0]}, and the same command" in log
         assert "SIGTERM came to" in log
@@ -84,53 +85,54 @@ def is_scheduled(name: str, every: int) -> bool:
 
 @pytest.mark.cluster
 def test_one_process_again_and_again(tmp_path, whole):
-    """While its first step is traced, behind a step, in validation, behind the last step of all."""
-    expected = whole("one_device")
-    folder = tmp_path / "job"
+    """On one device, and on two that accumulate, beside each other."""
+    with ThreadPoolExecutor(2) as pool:
+        chains = [pool.submit(chain, tmp_path, whole) for chain in (end_one_device, end_two_replicas)]
+        for chain in chains:
+            chain.result()
+
+
+def end_one_device(tmp_path: Path, whole: Callable[..., Path]) -> None:
+    """While its first step is traced, in validation, behind the last step of all."""
+    folder = tmp_path / "one_device"
     for where, step in (
         ("trace,1", "epoch-0000-step-000001"),
-        ("1,5", "epoch-0001-step-000006"),
-        ("test,3", "epoch-0002-step-000000"),
+        ("test,3", "epoch-0001-step-000000"),
         ("3,11", "epoch-0004-step-000000"),
     ):
         preempt("one_device", folder, f"--kill={where}", step=step)
     run("one_device", folder)
-    expect_equal("one_device", folder, expected)
+    expect_equal("one_device", folder, whole("one_device"))
 
 
-@pytest.mark.cluster
-def test_two_replicas_that_accumulate(tmp_path, whole):
-    expected = whole("mirrored2", "--micro_batches=4", "--epochs=2")
-    options = ["--micro_batches=4", "--epochs=2"]
-    preempt("mirrored2", tmp_path / "job", *options, "--kill=0,6", step="epoch-0000-step-000007")
-    run("mirrored2", tmp_path / "job", *options)
-    expect_equal("mirrored2", tmp_path / "job", expected)
+def end_two_replicas(tmp_path: Path, whole: Callable[..., Path]) -> None:
+    """In the middle of accumulating four micro-batches."""
+    folder, options = tmp_path / "mirrored2", ["--micro_batches=4", "--epochs=2"]
+    preempt("mirrored2", folder, *options, "--kill=0,6", step="epoch-0000-step-000007")
+    run("mirrored2", folder, *options)
+    expect_equal("mirrored2", folder, whole("mirrored2", *options))
 
 
 @pytest.mark.cluster
 def test_a_signal_to_any_worker_ends_all(tmp_path, whole):
-    """To the other one, to the chief, to both; in the middle of accumulating three micro-batches."""
-    options = ["--micro_batches=3"]
-    expected = whole("workers2", *options)
-    for victims, where, step, later in (
-        ("1", "0,6", "epoch-0000-step-000007", OR_NEXT),
-        ("0", "1,6", "epoch-0001-step-000007", OR_NEXT),
-        ("0,1", "2,7", "epoch-0002-step-000008", 0),
-    ):
-        kill = [f"--kill={where}", f"--victims={victims}"]
-        preempt("workers2", tmp_path / "job", *options, *kill, step=step, later=later)
-        said = {found for log in logs_of(tmp_path / "job") for found in re.findall(r"SIGTERM came to worker (\d)", log)}
-        assert len(said) == 1 and said <= set(victims.split(",")), "all workers name the same one"
-    run("workers2", tmp_path / "job", *options)
-    expect_equal("workers2", tmp_path / "job", expected)
-
-
-@pytest.mark.cluster
-def test_the_launcher_passes_it_on(tmp_path, whole):
+    """To the other one, to the chief, to the launcher; in the middle of accumulating three micro-batches."""
     folder, options = tmp_path / "job", ["--micro_batches=3"]
-    command = [sys.executable, "-m", "tfdist", "launch", "--workers=2", f"--log_dir={folder / 'logs'}", *PROGRAM]
-    arguments = ["workers2", str(folder), *options, "--hold=1,3"]
-    with subprocess.Popen([*command, *arguments], env={**os.environ, **QUIET}) as launcher:
+    for victim, where, step in (("1", "0,6", "epoch-0000-step-000007"), ("0", "1,6", "epoch-0001-step-000007")):
+        kill = [f"--kill={where}", f"--victims={victim}"]
+        preempt("workers2", folder, *options, *kill, step=step, later=OR_NEXT)
+        assert all(f"SIGTERM came to worker {victim}" in log for log in logs_of(folder))
+    preempt_launcher(folder, *options, "--hold=2,7")
+    assert names(folder)[0] == "epoch-0002-step-000008"
+    run("workers2", folder, *options)
+    expect_equal("workers2", folder, whole("workers2", *options))
+
+
+def preempt_launcher(folder: Path, *options: str) -> None:
+    """Run in `tfdist launch`, which gets SIGTERM while both workers wait behind a step."""
+    command = [sys.executable, "-m", "tfdist", "launch", "--workers=2", *PROGRAM, "workers2", str(folder), *options]
+    for exit_code in folder.glob("exit-*"):
+        exit_code.unlink()
+    with subprocess.Popen(command, env={**os.environ, **QUIET}) as launcher:
         try:
             poll(lambda: all((folder / f"holding-{worker}").exists() for worker in range(2)))
             launcher.terminate()
@@ -140,22 +142,15 @@ def test_the_launcher_passes_it_on(tmp_path, whole):
         finally:
             launcher.kill()
     assert [(folder / f"exit-{worker}").read_text() for worker in range(2)] == [str(PREEMPTED)] * 2
-    assert names(folder)[0] == "epoch-0001-step-000004"
-    run("workers2", folder, *options)
-    expect_equal("workers2", folder, whole("workers2", *options))
 
 
 @pytest.mark.cluster
 def test_local_sgd(tmp_path, whole):
-    """A save averages, so both jobs save behind every step."""
-    options = ["--local_steps=4", "--every_steps=1", "--epochs=1"]
-    preempt(
-        *("workers2", tmp_path / "job", *options, "--kill=0,5", "--victims=1"),
-        step="epoch-0000-step-000006",
-        later=OR_NEXT,
-    )
-    run("workers2", tmp_path / "job", *options)
-    expect_equal("workers2", tmp_path / "job", whole("workers2", *options))
+    """A save averages, so this one comes where the other job saves too; both workers get SIGTERM in that step."""
+    folder, options = tmp_path / "job", ["--local_steps=4", "--every_steps=6", "--epochs=1"]
+    preempt("workers2", folder, *options, "--kill=0,5", "--victims=0,1", step="epoch-0000-step-000006")
+    run("workers2", folder, *options)
+    expect_equal("workers2", folder, whole("workers2", *options))
 
 
 @pytest.fixture

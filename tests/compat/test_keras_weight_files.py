@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -55,6 +57,23 @@ def test_the_file_is_what_keras_writes(model, tmp_path):
     assert found.keys() == expected.keys()
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def test_attributes_are_kept_under_another_name_than_they_are_looked_up():
+    find = canary.find("keras.src.saving.saving_lib:get_attr_skipset")
+    with ThreadPoolExecutor(1) as thread:  # whose state nobody has touched
+        first, second = thread.submit(lambda: (find("Layer"), find("Layer"))).result()
+    canary.check(first == second, "get_attr_skipset returns something else each time")
+    canary.check(first is not second, "get_attr_skipset remembers; `_left_out` can go")
+
+
+def test_they_are_found_out_once(model, monkeypatch):
+    module = canary.module()
+    module.copy_weights(model)
+    made = []
+    monkeypatch.setattr(keras.Layer, "__init__", lambda *args, **kwargs: made.append(args))
+    module.copy_weights(model)
+    assert not made
 
 
 def entries(path) -> dict:

@@ -19,6 +19,9 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_g
 from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
 
+#: Numbers in the state of the Mersenne Twister.
+_MT19937_KEYS = 624
+
 
 def layer_seeds(model: Any) -> list[Any]:
     """The states of the seed generators in a model, Keras variables."""
@@ -46,6 +49,9 @@ def set_random_states(states: dict[str, np.ndarray]) -> None:
     _set_python(states, "python", random)
     if "numpy" in states:
         *keys, position, has_gauss = states["numpy"].tolist()
+        # NumPy reads from wherever it is told to.
+        if len(keys) != _MT19937_KEYS or not 0 <= position <= _MT19937_KEYS:
+            raise ValueError(f"expected: a state of NumPy's generator. Received: {len(keys)} keys, position={position}")
         gauss = float(states["numpy_gauss"])
         np.random.set_state(("MT19937", np.asarray(keys, np.uint32), position, has_gauss, gauss))
     rng = _eager_random()

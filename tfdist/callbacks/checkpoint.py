@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from importlib.metadata import version
@@ -46,6 +47,11 @@ from tfdist.strategies.synchronous import SynchronousStrategy
 
 #: How long the other workers look for what the chief has found on the shared disk.
 _SEEN_LATE_SECONDS = 120.0
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("tfdist", "keras", "tensorflow")}
 
 
 @dataclasses.dataclass
@@ -282,7 +288,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         progress, history = hooks.progress_of(self.model), self.model.history
         values = {
             "format": 1,
-            "versions": {package: version(package) for package in ("tfdist", "keras", "tensorflow")},
+            "versions": _versions(),
             "place": dataclasses.asdict(place),
             "data": dataclasses.asdict(self._data.place),
             "positions": [[one.epoch, one.step] for one in progress.positions] if progress else [],

@@ -80,6 +80,12 @@ class CallbackStates:
                 callback.set_state(from_json(state, arrays))
             else:
                 for key, value in state.items():
+                    # Only what `get` would have given, whoever wrote the file: no methods, nothing of Python's.
+                    of_class = getattr(type(callback), key, None)
+                    is_method = callable(of_class) or isinstance(of_class, property)
+                    if is_method or key in _NEVER or key.startswith("__"):
+                        logger.warning("%s of %s, which the checkpoint has, is no state and is left out", key, name)
+                        continue
                     setattr(callback, key, from_json(value, arrays))
 
 

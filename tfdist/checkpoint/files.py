@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,14 +84,20 @@ class CheckpointFiles:
             by_content: whether to read the files, or only to look at their sizes.
         """
         folder = self.directory / name
+        if folder.is_symlink():
+            return "it is a symbolic link"
         try:
+            if problem := _problem_of_kind(folder / MANIFEST):
+                return f"{MANIFEST} {problem}"
             listed = json.loads((folder / MANIFEST).read_text())["files"]
             sizes = {file: (int(entry["size_bytes"]), str(entry["sha256"])) for file, entry in listed.items()}
         except FileNotFoundError:
             return f"{MANIFEST} is missing"
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             return f"{MANIFEST} can't be read ({type(error).__name__}: {error})"
         for file, (size, digest) in sizes.items():
+            if file != os.path.basename(file) or file in ("", os.curdir, os.pardir):
+                return f"{MANIFEST} names {file!r}, which is no file of the checkpoint's folder"
             try:
                 problem = _problem_of_file(folder / file, size, digest if by_content else None)
             except OSError as error:
@@ -187,9 +194,17 @@ def _flush(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _problem_of_kind(path: Path) -> str | None:
+    """A link may lead out of the folder, and reading a pipe or a device may never end."""
+    kind = path.lstat().st_mode
+    return None if stat.S_ISREG(kind) else "is a symbolic link" if stat.S_ISLNK(kind) else "is no regular file"
+
+
 def _problem_of_file(path: Path, size: int, digest: str | None) -> str | None:
     if not path.exists():
         return "is missing"
+    if problem := _problem_of_kind(path):
+        return problem
     found = path.stat().st_size
     if found != size:
         return f"has {found} bytes, not {size}"

@@ -14,6 +14,7 @@ Files of a checkpoint, beside the manifest:
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist._compat.keras_weight_files import WeightCopies
 from tfdist._compat.random_states import get_random_states, layer_seeds, set_random_states
 from tfdist.checkpoint.files import CheckpointFiles
+from tfdist.checkpoint.values import check_values
 from tfdist.errors import CheckpointError
 from tfdist.gradients.checkpoint_state import from_bytes, to_bytes
 from tfdist.log import logger
@@ -58,9 +60,28 @@ class Content:
 
     @classmethod
     def read(cls, files: CheckpointFiles, name: str) -> Content:
-        """Values and arrays; the weights stay in their file."""
-        arrays = from_bytes(files.path(name, ARRAYS).read_bytes())
-        return cls(json.loads(files.path(name, VALUES).read_text()), arrays)
+        """Values and arrays; the weights stay in their file.
+
+        Raises:
+            CheckpointError: the files hold something else, as no file does that was written here.
+        """
+        file = ARRAYS
+        try:
+            arrays = from_bytes(files.path(name, ARRAYS).read_bytes())
+            file = VALUES
+            values = json.loads(files.path(name, VALUES).read_text())
+            check_values(values, arrays)
+        except (OSError, ValueError, RecursionError) as error:
+            raise unusable(str(files.path(name, file)), error) from error
+        return cls(values, arrays)
+
+
+def unusable(path: str, error: Exception) -> CheckpointError:
+    """The error for a file that is whole, and yet can't be gone on from."""
+    return CheckpointError(
+        f"Expected: a checkpoint that tfdist has written. Received: {path}: {error}. If you don't know who has written "
+        "it, remove its folder: training then goes on from the checkpoint before."
+    )
 
 
 def describe_model(model: Any) -> dict[str, Any]:
@@ -144,10 +165,22 @@ def restore(model: Any, workers: Any, content: Content, weights: str) -> None:
         workers: its strategy, or `OneProcess()`.
         content: of the checkpoint.
         weights: path of its weights.
+
+    Raises:
+        CheckpointError: its files don't hold what the model has.
     """
     if model.optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    model.load_weights(weights)
+    file = weights
+    try:
+        model.load_weights(weights)
+        file = os.path.join(os.path.dirname(weights), ARRAYS)
+        _restore_arrays(model, workers, content)
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, tf.errors.InvalidArgumentError) as error:
+        raise unusable(file, error) from error
+
+
+def _restore_arrays(model: Any, workers: Any, content: Content) -> None:
     arrays, values = content.arrays, content.values
     same = (values["workers"], values["replicas"]) == (workers.num_workers, workers.num_replicas_in_sync)
     with workers.scope():

@@ -16,6 +16,8 @@ from tfdist.config.schema import TrainConfig
 from tfdist.errors import ConfigError
 
 _COMMAND_LINE = "on the command line"
+#: A line of YAML can stand for billions of values, each of which is copied.
+_MOST_VALUES = 100_000
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -52,12 +54,25 @@ def _read(path: Path) -> Any:
         ) from error
     try:
         plain = yaml.safe_load(text)
-        if plain is not None and not isinstance(plain, dict):
-            raise wrong_type("", "keys with values", plain, f"in {path}")
+        if _has_more_values(plain, _MOST_VALUES):
+            raise yaml.YAMLError(f"more than {_MOST_VALUES} values, of which aliases (*name) repeat others")
         # OmegaConf's own reader knows numbers such as 1e-3, which YAML 1.1 takes for text.
-        return OmegaConf.to_container(OmegaConf.create(text), resolve=False) if plain else {}
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        read = OmegaConf.to_container(OmegaConf.create(text), resolve=False) if isinstance(plain, dict) else plain
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} must be YAML. Received: {_one_line(error)}. Correct that line.") from error
+    if read is not None and not isinstance(read, dict):
+        raise wrong_type("", "keys with values", read, f"in {path}")
+    return read or {}
+
+
+def _has_more_values(value: Any, most: int) -> bool:
+    """Whether it takes more than so many values to write it without aliases."""
+    left, seen = [value], 0
+    while left and seen <= most:
+        seen += 1
+        one = left.pop()
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return seen > most
 
 
 def _similar_file(path: Path) -> str:
@@ -79,7 +94,7 @@ def _parse(overrides: Sequence[str]) -> Any:
             )
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(
             f"Values must be YAML. Received: {' '.join(overrides)!r} {_COMMAND_LINE} "
             f"({_one_line(error)}). Quote the value."

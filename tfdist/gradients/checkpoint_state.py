@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -37,5 +38,25 @@ def to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def from_bytes(saved: bytes) -> dict[str, np.ndarray]:
-    """What `to_bytes` was given."""
-    return dict(np.load(io.BytesIO(saved))) if saved else {}
+    """What `to_bytes` was given; takes no more memory than that, and unpickles nothing.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not saved:
+        return {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(saved)) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("they are compressed, which `to_bytes` doesn't do")
+        if sum(entry.file_size for entry in entries) > len(saved):
+            raise ValueError(f"they are to have more than the {len(saved)} bytes that are there")
+        with np.load(io.BytesIO(saved), allow_pickle=False) as file:
+            arrays = dict(file)
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("there is something else among them")
+    # What a file that somebody has made by hand raises is nowhere written down.
+    except Exception as error:
+        raise ValueError(f"it doesn't hold arrays as they are saved ({type(error).__name__}: {error})") from error
+    return arrays
