@@ -100,15 +100,15 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def is_heard(own: Own) -> bool:
-    """Whether the other has said something since the connection was made."""
-    seconds = own.mesh.silent_seconds()
-    return 0 in seconds and seconds[0] < 0.5
+def meet(own: Own, other: Other) -> None:
+    """Connects them, and returns when each has heard of the other."""
+    assert own.connect(other) == []
+    other.tell("step")
+    wait_until(lambda: own.mesh.beats()[0].begun == 1)
 
 
 def test_a_killed_process_is_a_loss_at_once(own, other):
-    assert own.connect(other) == []
-    wait_until(lambda: is_heard(own))
+    meet(own, other)
     other.process.send_signal(signal.SIGKILL)
     loss = own.mesh.loss(DEADLINE_SECONDS)
     assert loss == Loss(0, "was killed: its process has ended without a word")
@@ -139,8 +139,7 @@ def test_ending_together_is_no_loss(own, other):
 
 
 def test_a_stopped_process_is_silent_and_not_lost(own, other):
-    own.connect(other)
-    wait_until(lambda: is_heard(own))
+    meet(own, other)
     other.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: own.mesh.silent_seconds()[0] > 3)
     assert own.mesh.loss() is None
@@ -149,8 +148,7 @@ def test_a_stopped_process_is_silent_and_not_lost(own, other):
 
 
 def test_beats_say_how_far_it_is_and_stacks_what_it_does(own, other):
-    own.connect(other)
-    other.tell("step")
+    meet(own, other)
     other.tell("step")
     wait_until(lambda: own.mesh.beats()[0].begun == 2)
     assert own.mesh.beats()[0].inside_seconds is None
@@ -160,8 +158,7 @@ def test_beats_say_how_far_it_is_and_stacks_what_it_does(own, other):
 
 def test_a_forked_child_does_not_keep_its_dead_parent_alive(own, other):
     """Data loaders fork; the kernel closes a connection when the last process that has it ends."""
-    own.connect(other)
-    wait_until(lambda: is_heard(own))
+    meet(own, other)
     other.tell("fork")
     child = int(other.process.stdout.readline())
     try:
@@ -200,14 +197,14 @@ def test_strangers_are_hung_up_on(own, said):
 
 
 def test_a_stranger_cannot_take_the_place_of_a_connected_worker(own, other):
-    own.connect(other)
-    wait_until(lambda: is_heard(own))
+    meet(own, other)
     address = Address.parse(own.mesh.address)
     with socket.create_connection((address.host, address.port), DEADLINE_SECONDS) as caller:
         caller.settimeout(DEADLINE_SECONDS)
         caller.sendall(b'{"hello": 0, "token": "0123456789abcdef"}\n')
         assert caller.recv(1) == b""
-    wait_until(lambda: is_heard(own))
+    other.tell("step")
+    wait_until(lambda: own.mesh.beats()[0].begun == 2)
 
 
 def test_who_cannot_be_reached_is_said(own):

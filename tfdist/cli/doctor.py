@@ -12,7 +12,8 @@ from __future__ import annotations
 from absl import flags
 
 from tfdist.cli.flags import UsageError, parse
-from tfdist.cluster.checks import Finding, check_all
+from tfdist.cluster.checks.all import check_all
+from tfdist.cluster.checks.finding import Finding
 
 USAGE = "tfdist doctor [options]"
 

@@ -69,7 +69,12 @@ class Connection:
             raise ValueError("Expected: lines of JSON objects, as workers send them.")
         return messages, is_open
 
+    def finish(self) -> None:
+        """Send no more; the other side reads what was sent, and hangs up."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
-        """Hang up."""
+        """Hang up. If something is unread then, what was sent last may be lost."""
         with contextlib.suppress(OSError):
             self._socket.close()

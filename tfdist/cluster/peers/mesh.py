@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import os
+import select
 import selectors
 import socket
 import threading
@@ -25,6 +26,8 @@ LEAVING_SECONDS = 3.0
 #: A worker that is in no hurry to accept is one whose port a firewall closes.
 _CALL_SECONDS = 10.0
 _HELLO_SECONDS = 10.0
+#: For others to hear a good-bye; they look several times a second.
+_HEARD_SECONDS = 2.0
 
 _GOES_ON = (
     "this worker goes on: all workers must make the same number of steps. Where model.stop_training is set, set it on "
@@ -96,6 +99,8 @@ class PeerMesh:
         self._losses: list[Loss] = []
         self._lost = threading.Event()
         self._closing = threading.Event()
+        #: Held while a connection is between the system and the tables; a fork must not fall between them.
+        self.between = threading.Lock()
         self._thread: threading.Thread | None = None
         _meshes.add(self)
 
@@ -185,9 +190,12 @@ class PeerMesh:
             reason = f"ended because {self._losses[0]}"
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(2 * BEAT_SECONDS)
-        for peer in self._peers.values():
-            if peer.connection is not None:
-                peer.connection.send({"good_bye": reason})
+        # Who has called a moment ago isn't known yet.
+        connections = [*self._unknown, *(one.connection for one in self._peers.values() if one.connection is not None)]
+        for connection in connections:
+            connection.send({"good_bye": reason})
+            connection.finish()
+        _wait_until_read(connections)
         self.abandon()
 
     def abandon(self) -> None:
@@ -232,7 +240,7 @@ class PeerMesh:
 
     def _handle(self, key: selectors.SelectorKey) -> None:
         if key.fileobj is self._listener:
-            with contextlib.suppress(OSError):
+            with self.between, contextlib.suppress(OSError):
                 caller = Connection(self._listener.accept()[0])
                 self._unknown[caller] = time.monotonic()
                 self._selector.register(caller, selectors.EVENT_READ)
@@ -258,9 +266,10 @@ class PeerMesh:
         if index is None or not is_known or not hmac.compare_digest(token.encode(), self._token.encode()):
             self._hang_up(connection)
             return
-        del self._unknown[connection]
-        self._selector.unregister(connection)
-        self._accept(index, connection)
+        with self.between:
+            self._selector.unregister(connection)
+            self._accept(index, connection)
+            del self._unknown[connection]
         self._hear(index, messages[1:], is_open)
 
     def _hear(self, index: int, messages: list[dict[str, Any]], is_open: bool) -> None:
@@ -307,6 +316,18 @@ class PeerMesh:
             self._on_loss(loss)
 
 
+def _wait_until_read(connections: list[Connection]) -> None:
+    """Those who have heard a good-bye hang up."""
+    deadline = time.monotonic() + _HEARD_SECONDS
+    while connections and time.monotonic() < deadline:
+        ready, _, _ = select.select(connections, [], [], max(0.0, deadline - time.monotonic()))
+        for connection in ready:
+            with contextlib.suppress(ValueError):
+                if connection.receive()[1]:
+                    continue
+            connections.remove(connection)
+
+
 def _listen(host: str) -> socket.socket:
     try:
         family, _, _, _, where = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
@@ -316,11 +337,23 @@ def _listen(host: str) -> socket.socket:
         return socket.create_server(("", 0), backlog=128)
 
 
+def _before_fork() -> None:
+    for mesh in list(_meshes):
+        mesh.between.acquire()
+
+
+def _after_fork() -> None:
+    for mesh in list(_meshes):
+        with contextlib.suppress(RuntimeError):  # made since
+            mesh.between.release()
+
+
 def _leave_to_parent() -> None:
     """A forked child must not keep connections open that its parent's death is to close."""
+    _after_fork()
     for mesh in list(_meshes):
         mesh.abandon()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_leave_to_parent)
