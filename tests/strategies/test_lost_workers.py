@@ -28,7 +28,7 @@ def test_a_killed_worker(tmp_path: Path, victim: int) -> None:
     check(lose(tmp_path, "kill", victim), f"worker {victim} was killed: its process has ended without a word")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_an_exception_on_one_worker(tmp_path: Path, victim: int) -> None:
     check(lose(tmp_path, "fail", victim), f"worker {victim} failed with ValueError: a bad batch")
 
@@ -42,7 +42,7 @@ def test_a_worker_that_stops_training(tmp_path: Path) -> None:
     check(lose(tmp_path, "stop_training", 1), "worker 1 has come to the end of an epoch after 6 executions, while this")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_stopped_worker(tmp_path: Path, victim: int) -> None:
     options = {"heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     check(lose(tmp_path, "stop", victim, options=options), f"worker {victim} has said nothing for")
