@@ -176,6 +176,11 @@ def end_fit(model: Any) -> None:
     model.__dict__.pop("_tfdist_epoch_iterator", None)
 
 
+def is_any_fit() -> bool:
+    """Whether a `fit` of any model is under way."""
+    return bool(_fitting)
+
+
 def is_fitting(model: Any) -> bool:
     """Whether a `fit` of the model is under way."""
     return "_tfdist_fit" in model.__dict__

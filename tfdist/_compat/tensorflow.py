@@ -85,7 +85,8 @@ def publish_first(key: str, value: str) -> bool:
 def look_up(key: str, timeout_seconds: float) -> str | None:
     """A value of the cluster's key-value store, waited for; None when it is not there in time."""
     try:
-        return context.context().get_config_key_value(key, int(timeout_seconds * 1000))
+        # Upstream takes 0 for ever.
+        return context.context().get_config_key_value(key, max(1, int(timeout_seconds * 1000)))
     except tf.errors.DeadlineExceededError:
         return None
 

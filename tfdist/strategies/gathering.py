@@ -41,27 +41,39 @@ def _gather(value: Any) -> Any:
     return tf.cast(context.all_gather(tf.cast(value, tf.int32), axis=0), value.dtype)
 
 
-def gather_bytes(strategy: Any, payload: bytes) -> list[bytes]:
-    """Every worker's payload, in the order of workers; eagerly, at the same time on every worker.
+class BytesGathering:
+    """Gives every worker's payload, in the order of workers; call it eagerly, at the same time on every worker.
 
     Args:
         strategy: the synchronous strategy.
-        payload: of this worker, of any length.
     """
-    local = len(strategy.extended.worker_devices)
-    words = np.frombuffer(payload + bytes(-len(payload) % 4), np.int32)
 
-    def own(context: Any) -> tf.Tensor:
-        # Replicas of a worker are neighbours, and the first one has all that the worker sends.
-        is_first = context.replica_id_in_sync_group % local == 0
-        header = [strategy.worker_index, len(payload), len(words)] if is_first else [-1, 0, 0]
-        return tf.concat([header, words if is_first else words[:0]], 0)
+    def __init__(self, strategy: Any) -> None:
+        self._strategy = strategy
+        # Traced once: `strategy.gather` makes a function of its own each time.
+        self._gather = tf.function(tf.autograph.experimental.do_not_convert(self._gathered), reduce_retracing=True)
 
-    gathered = np.asarray(strategy.gather(strategy.experimental_distribute_values_from_function(own), axis=0))
-    found: dict[int, bytes] = {}
-    while len(gathered):
-        worker, size, length = (int(number) for number in gathered[:3])
-        if worker >= 0:
-            found[worker] = gathered[3 : 3 + length].tobytes()[:size]
-        gathered = gathered[3 + length :]
-    return [found[worker] for worker in range(strategy.num_workers)]
+    def __call__(self, payload: bytes) -> list[bytes]:
+        """The payloads, of any lengths."""
+        strategy = self._strategy
+        local = len(strategy.extended.worker_devices)
+        words = np.frombuffer(payload + bytes(-len(payload) % 4), np.int32)
+
+        def own(context: Any) -> tf.Tensor:
+            # Replicas of a worker are neighbours, and the first one has all that the worker sends.
+            is_first = context.replica_id_in_sync_group % local == 0
+            header = [strategy.worker_index, len(payload), len(words)] if is_first else [-1, 0, 0]
+            return tf.concat([header, words if is_first else words[:0]], 0)
+
+        gathered = np.asarray(self._gather(strategy.experimental_distribute_values_from_function(own)))
+        found: dict[int, bytes] = {}
+        while len(gathered):
+            worker, size, length = (int(number) for number in gathered[:3])
+            if worker >= 0:
+                found[worker] = gathered[3 : 3 + length].tobytes()[:size]
+            gathered = gathered[3 + length :]
+        return [found[worker] for worker in range(strategy.num_workers)]
+
+    def _gathered(self, values: Any) -> tf.Tensor:
+        results = self._strategy.run_replicas(_gather, values)
+        return self._strategy.experimental_local_results(results)[0]

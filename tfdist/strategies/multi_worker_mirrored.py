@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import gc
 import itertools
 import json
@@ -24,7 +25,7 @@ from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
 from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for
 from tfdist.strategies.equal_weights import check_equal_weights
-from tfdist.strategies.gathering import gather_bytes
+from tfdist.strategies.gathering import BytesGathering
 from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
 from tfdist.strategies.start_up import as_cluster, check_seconds, join
 from tfdist.strategies.synchronous import SynchronousStrategy
@@ -211,7 +212,11 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         if self.num_workers == 1:
             return [payload]
         with self.peers.explained():
-            return gather_bytes(self, payload)
+            return self._gather(payload)
+
+    @functools.cached_property
+    def _gather(self) -> BytesGathering:
+        return BytesGathering(self)
 
     def before_write(self, path: str) -> None:
         """In the middle of an accumulation the file holds what all workers have added up, so they reduce it first."""

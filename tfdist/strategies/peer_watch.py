@@ -14,6 +14,7 @@ from types import TracebackType
 
 import tensorflow as tf
 
+from tfdist._compat import hooks
 from tfdist._compat.tensorflow_coordination import abort_collectives
 from tfdist.cluster.peers import Loss, PeerMesh, StepClock
 from tfdist.errors import TaskLostError
@@ -48,6 +49,9 @@ class NobodyElse:
 
     explained = execution
 
+    def note_own_loop(self) -> None:
+        """The user has steps of his own."""
+
     def end_round(self) -> None:
         """An epoch, an evaluation or a prediction has no more steps."""
 
@@ -67,6 +71,8 @@ class PeerWatch:
         self._clock = StepClock()
         self._mesh = PeerMesh(index, host, self._clock)
         self._stalls = StallWatch(index, self._mesh, self._clock, least_seconds=stall_seconds)
+        self._waiting, self._has_own_loop = 0, False
+        self._left: Loss | None = None
 
     @property
     def address(self) -> str:
@@ -80,7 +86,7 @@ class PeerWatch:
             addresses: of all, by their index.
             token: the job's.
         """
-        unreachable = self._mesh.connect(addresses, token, on_loss=self._on_loss, each_beat=self._stalls.look)
+        unreachable = self._mesh.connect(addresses, token, on_loss=self._on_loss, each_beat=self._look)
         for index in unreachable:
             logger.warning(
                 "worker %d at %s can't be reached beside TensorFlow's port, so its end is noticed by missing "
@@ -123,6 +129,7 @@ class PeerWatch:
         Raises:
             TaskLostError: a worker is gone.
         """
+        self._waiting += 1
         try:
             yield
         except _PEER_ERRORS as error:
@@ -130,6 +137,12 @@ class PeerWatch:
             if loss is None:
                 raise
             raise self._error(loss) from error
+        finally:
+            self._waiting -= 1
+
+    def note_own_loop(self) -> None:
+        """The user has steps of his own, so any moment may be one in which the others are needed."""
+        self._has_own_loop = True
 
     def end_round(self) -> None:
         """An epoch, an evaluation or a prediction has no more steps: so it must be on all workers."""
@@ -152,7 +165,22 @@ class PeerWatch:
         )
 
     def _on_loss(self, loss: Loss) -> None:
-        # Nothing is said: who has come to the end of its script isn't concerned; whoever waits raises the error.
+        # Nothing is said: whoever waits raises the error. Who has come to the end of its script isn't concerned.
+        if loss.in_order and not self._needs_others():
+            self._left = loss
+        else:
+            self._abort(loss)
+
+    def _look(self) -> None:
+        if self._left is not None and self._needs_others():
+            self._abort(self._left)
+            self._left = None
+        self._stalls.look()
+
+    def _needs_others(self) -> bool:
+        return self._has_own_loop or self._waiting > 0 or hooks.is_any_fit()
+
+    def _abort(self, loss: Loss) -> None:
         with contextlib.suppress(tf.errors.OpError, RuntimeError):
             abort_collectives(str(loss))
 

@@ -122,6 +122,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
+        self.peers.note_own_loop()
         convert = tf_compat.caller_autograph()
 
         @tf.autograph.experimental.do_not_convert

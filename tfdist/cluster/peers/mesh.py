@@ -44,10 +44,12 @@ class Loss:
     Args:
         worker: its index.
         why: in words.
+        in_order: whether it has come to the end of its program.
     """
 
     worker: int
     why: str
+    in_order: bool = False
 
     def __str__(self) -> str:
         return f"worker {self.worker} {self.why}"
@@ -303,7 +305,9 @@ class PeerMesh:
         if self._closing.is_set():
             return
         if peer.good_bye == "has ended":
-            timer = threading.Timer(LEAVING_SECONDS, self._lose, [Loss(index, f"has ended, while {_GOES_ON}")])
+            timer = threading.Timer(
+                LEAVING_SECONDS, self._lose, [Loss(index, f"has ended, while {_GOES_ON}", in_order=True)]
+            )
             timer.daemon = True
             timer.start()
         else:
