@@ -3,8 +3,8 @@
     python benchmarks/checkpoint.py [--megabytes 1 10 100] [--rounds=3] [--directory=PATH]
 
 Models of so many MB of weights with Adam, so three times that to save, on one device; a save every 50 steps. The wait
-is what the step that saves takes longer than the median step without any callback. The callbacks alternate. On a
-machine that does other work too, the least wait says what the work is, and the median what that machine makes of it.
+is what the step that saves takes longer than a step without any callback: medians of both, and the shortest of both,
+which say what the work is on a machine that does other work too. The callbacks alternate.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from tfdist.checkpoint.background import BackgroundWriter
 EVERY, SAVES, ROWS = 50, 3, 16
 STEPS = EVERY * SAVES + 2
 LAYERS = 4
+OURS = "tfdist.Checkpoint"
 #: Beside `none`: all that training goes on from, in one place.
 CALLBACKS: dict[str, Callable[[Path], list[Any]]] = {
     "none": lambda folder: [],
-    "tfdist.Checkpoint": lambda folder: [tfdist.callbacks.Checkpoint(folder, every_steps=EVERY)],
+    OURS: lambda folder: [tfdist.callbacks.Checkpoint(folder, every_steps=EVERY)],
     "BackupAndRestore": lambda folder: [keras.callbacks.BackupAndRestore(folder, save_freq=EVERY)],
     "ModelCheckpoint": lambda folder: [keras.callbacks.ModelCheckpoint(folder / "{batch}.keras", save_freq=EVERY)],
 }
@@ -93,21 +94,26 @@ def compare(megabytes: float, rounds: int, directory: str | None, writes: Writes
         for name, make in CALLBACKS.items():
             with tempfile.TemporaryDirectory(dir=directory) as folder:
                 steps[name].append(measure(model, make(Path(folder))))
-    quiet = statistics.median(itertools.chain(*steps["none"]))
-    waits = {
-        name: [run[EVERY * (save + 1) - 1] - quiet for run in runs for save in range(SAVES)]
-        for name, runs in steps.items()
+    saving = {
+        name: [run[EVERY * (save + 1) - 1] for run in runs for save in range(SAVES)] for name, runs in steps.items()
     }
-    ours = waits["tfdist.Checkpoint"]
-    for name, found in waits.items():
-        write = f"{1e3 * statistics.median(writes.seconds):.0f}" if found is ours else ""
-        middle, least = statistics.median(found), min(found)
-        ratio = middle / statistics.median(ours)
+    quiet = [*itertools.chain(*steps["none"])]
+    middle, least = waits(saving, quiet, statistics.median), waits(saving, quiet, min)
+    for name in [*CALLBACKS][1:]:
+        write = f"{1e3 * statistics.median(writes.seconds):.0f}" if name == OURS else ""
         print(
-            f"| {megabytes:g} | {1e3 * quiet:.1f} | {name} | {1e3 * middle:.1f} | {ratio:.2f} "
-            f"| {1e3 * least:.1f} | {least / min(ours):.2f} | {write} |",
+            f"| {megabytes:g} | {1e3 * statistics.median(quiet):.1f} | {name} "
+            f"| {1e3 * middle[name]:.1f} | {middle[name] / middle[OURS]:.2f} "
+            f"| {1e3 * least[name]:.1f} | {least[name] / least[OURS]:.2f} | {write} |",
             flush=True,
         )
+
+
+def waits(
+    saving: dict[str, list[float]], quiet: list[float], which: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """By how much such a step is longer."""
+    return {name: which(steps) - which(quiet) for name, steps in saving.items()}
 
 
 def main() -> None:
@@ -117,7 +123,7 @@ def main() -> None:
     parser.add_argument("--directory")
     options = parser.parse_args()
     writes = Writes()
-    print("| MB of weights | step, ms | callback | wait, ms | to tfdist | least, ms | to tfdist | write, ms |")
+    print("| MB of weights | step, ms | callback | wait, ms | to tfdist | shortest, ms | to tfdist | write, ms |")
     print("|---|---|---|---|---|---|---|---|")
     for megabytes in options.megabytes:
         compare(megabytes, options.rounds, options.directory, writes)
