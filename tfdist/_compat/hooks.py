@@ -124,6 +124,10 @@ class KerasHooks:
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Called when a model is compiled with the optimizer."""
 
+    def around_fit(self) -> contextlib.AbstractContextManager[None]:
+        """Entered while a `fit` is under way."""
+        return contextlib.nullcontext()
+
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """Callbacks of tfdist's own for a `fit` on this data, called before the user's."""
         return []
@@ -174,11 +178,6 @@ def end_fit(model: Any) -> None:
     _fitting.remove(model)
     model.__dict__.pop("_tfdist_fit", None)
     model.__dict__.pop("_tfdist_epoch_iterator", None)
-
-
-def is_any_fit() -> bool:
-    """Whether a `fit` of any model is under way."""
-    return bool(_fitting)
 
 
 def is_fitting(model: Any) -> bool:

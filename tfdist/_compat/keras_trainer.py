@@ -9,6 +9,7 @@ strategy's own functions. Seen in Keras 3.15.1. Can go when Keras has a hook for
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -95,7 +96,8 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         for accumulation in hooks.accumulations_of(self):
             accumulation.refresh()
-        return _upstream["fit"](*arguments.args, **arguments.kwargs)
+        with contextlib.nullcontext() if own is None else own.around_fit():
+            return _upstream["fit"](*arguments.args, **arguments.kwargs)
     finally:
         hooks.end_fit(self)
         # In the order in which what they have put in place is taken away again.

@@ -14,7 +14,6 @@ from types import TracebackType
 
 import tensorflow as tf
 
-from tfdist._compat import hooks
 from tfdist._compat.tensorflow_coordination import abort_collectives
 from tfdist.cluster.peers import Loss, PeerMesh, StepClock
 from tfdist.errors import TaskLostError
@@ -178,7 +177,7 @@ class PeerWatch:
         self._stalls.look()
 
     def _needs_others(self) -> bool:
-        return self._has_own_loop or self._waiting > 0 or hooks.is_any_fit()
+        return self._has_own_loop or self._waiting > 0
 
     def _abort(self, loss: Loss) -> None:
         with contextlib.suppress(tf.errors.OpError, RuntimeError):

@@ -8,6 +8,7 @@ global gradients; metric variables are summed and the logs computed from the sum
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,10 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What data and accumulation need around a `fit`."""
         return [*step_report(), *fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
+
+    def around_fit(self) -> contextlib.AbstractContextManager[None]:
+        """Errors of any operation in it are explained, such as those of reading metrics."""
+        return self.peers.explained()
 
     def end_steps(self) -> None:
         """The other workers must be here too."""
