@@ -1,5 +1,5 @@
 # make demo     two worker processes train a small CNN on the shipped digits and compare themselves with one device
-# make test     all tests (ARGS="-m unit -k name" picks some)
+# make test     all tests (ARGS="-m unit -k name" picks some; ARGS="-m nightly" are the long ones)
 # make install  only .venv, with the package (editable) and the test tools
 # make lint     ruff and mypy
 #

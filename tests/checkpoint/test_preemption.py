@@ -144,6 +144,7 @@ def preempt_launcher(folder: Path, *options: str) -> None:
     assert [(folder / f"exit-{worker}").read_text() for worker in range(2)] == [str(PREEMPTED)] * 2
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 def test_local_sgd(tmp_path, whole):
     """A save averages, so this one comes where the other job saves too; both workers get SIGTERM in that step."""

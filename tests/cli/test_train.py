@@ -88,6 +88,7 @@ def test_embeddings_in_shards_as_the_configuration_describes_them():
     assert float(found) > 0.15
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 @pytest.mark.parametrize(("name", "largest"), [("async_sgd", 8), ("incremental_sgd", 0)])
 def test_policies_of_updates_as_configurations_describe_them(name, largest):

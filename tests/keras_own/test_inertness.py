@@ -56,6 +56,7 @@ SLOW = (
 )
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(360)  # more than what the run itself is given
 def test_keras_own_tests_pass_beside_tfdist(tmp_path):
     without = [*FAIL_ANYWAY, *SLOW]

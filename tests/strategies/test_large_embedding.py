@@ -13,6 +13,7 @@ from tests.helpers.cluster_runner import run_python
 from tests.strategies.programs.large_embedding import BATCH, IDS, ROWS, SLOT_ROWS, STEPS, WIDTH
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.cluster,
     pytest.mark.skipif(sys.platform != "linux", reason="/proc and sock_diag are Linux's"),
 ]
