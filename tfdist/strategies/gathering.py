@@ -75,5 +75,6 @@ class BytesGathering:
         return [found[worker] for worker in range(strategy.num_workers)]
 
     def _gathered(self, values: Any) -> tf.Tensor:
-        results = self._strategy.run_replicas(_gather, values)
+        # What is fed is on no device, and only what a replica computes is on its own.
+        results = self._strategy.run_replicas(lambda words: _gather(tf.identity(words)), values)
         return self._strategy.experimental_local_results(results)[0]
