@@ -90,7 +90,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         )
         resolver = as_resolver(resolve() if cluster is None else cluster)
         place = as_cluster(cluster if isinstance(cluster, Cluster) else resolver)
-        if place.num_workers > 1:
+        # An evaluator reads what the others write, and is none of them.
+        if place.num_workers > 1 and place.worker_index is not None:
             self.peers = _peers_of_process(place, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds)
         try:
             super().__init__(
