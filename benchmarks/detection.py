@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.helpers.lost_workers import Survivor, lose
 from tests.helpers.networks import HERE, THERE, ip, two_networks
 
-SHORT = {"heartbeat_timeout_seconds": 4.0}
+SHORT = {"heartbeat_timeout_seconds": 10.0}
 
 
 def cut(folder: Path, workers: int) -> list[Survivor]:
@@ -48,10 +48,10 @@ CASES: dict[str, Callable[[Path, int], list[Survivor]]] = {
     "an exception on a worker": case("fail", 1),
     "an exception on the chief": case("fail", 0),
     "a worker leaves early": case("leave", 1),
-    "a worker is stopped (SIGSTOP), heartbeat_timeout_seconds=10": case("stop", 1),
-    "a worker is stopped, heartbeat_timeout_seconds=4": case("stop", 1, **SHORT),
-    "the chief is stopped, heartbeat_timeout_seconds=4": case("stop", 0, **SHORT),
-    "the network to a worker is cut, heartbeat_timeout_seconds=10": cut,
+    "a worker is stopped (SIGSTOP), heartbeat_timeout_seconds=25": case("stop", 1),
+    "a worker is stopped, heartbeat_timeout_seconds=10": case("stop", 1, **SHORT),
+    "the chief is stopped, heartbeat_timeout_seconds=10": case("stop", 0, **SHORT),
+    "the network to a worker is cut, heartbeat_timeout_seconds=25": cut,
 }
 
 

@@ -132,7 +132,7 @@ class PeerWatch:
         try:
             yield
         except _PEER_ERRORS as error:
-            loss = self._mesh.loss(_VERDICT_SECONDS) or self._silent()
+            loss = self._mesh.loss() or self._silent() or self._mesh.loss(_VERDICT_SECONDS)
             if loss is None:
                 raise
             raise self._error(loss) from error

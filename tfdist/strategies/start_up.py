@@ -19,6 +19,8 @@ from tfdist.cluster.rendezvous import Card, check_own_port, meet
 from tfdist.log import logger
 from tfdist.strategies.peer_watch import PeerWatch
 
+#: TensorFlow takes up to one and a half times its time-out to notice, and all then end. Its own ten seconds of the default.
+_SILENT_SHARE = 0.4
 #: Clocks that are kept by NTP are milliseconds apart.
 _CLOCKS_APART_SECONDS = 10.0
 
@@ -53,7 +55,7 @@ def join(cluster: Cluster, peers: PeerWatch, *, heartbeat_timeout_seconds: float
     Args:
         cluster: as this task sees it.
         peers: is connected to the others'.
-        heartbeat_timeout_seconds: a worker that is silent for longer is gone.
+        heartbeat_timeout_seconds: how long until a worker that is silent has ended the others.
         start_timeout_seconds: how long to wait for the others.
 
     Raises:
@@ -68,7 +70,7 @@ def join(cluster: Cluster, peers: PeerWatch, *, heartbeat_timeout_seconds: float
     peers.connect({index: card.peer_address for index, card in cards.items()}, cards[0].peer_token)
     configure_coordination(
         cluster.jobs,
-        heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+        heartbeat_timeout_seconds=heartbeat_timeout_seconds * _SILENT_SHARE,
         start_timeout_seconds=start_timeout_seconds,
     )
 
