@@ -26,6 +26,7 @@ LEAVING_SECONDS = 3.0
 #: A worker that is in no hurry to accept is one whose port a firewall closes.
 _CALL_SECONDS = 10.0
 _HELLO_SECONDS = 10.0
+_DEAF_SECONDS = 3.5
 #: For others to hear a good-bye; they look several times a second.
 _HEARD_SECONDS = 2.0
 
@@ -192,12 +193,16 @@ class PeerMesh:
             reason = f"ended because {self._losses[0]}"
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(2 * BEAT_SECONDS)
-        # Who has called a moment ago isn't known yet.
-        connections = [*self._unknown, *(one.connection for one in self._peers.values() if one.connection is not None)]
-        for connection in connections:
+        now = time.monotonic()
+        # Who has called a moment ago isn't known yet; who says nothing won't hear.
+        hearing = list(self._unknown)
+        for peer in self._peers.values():
+            if peer.connection is not None and now - peer.heard_at < _DEAF_SECONDS:
+                hearing.append(peer.connection)
+        for connection in hearing:
             connection.send({"good_bye": reason})
             connection.finish()
-        _wait_until_read(connections)
+        _wait_until_read(hearing)
         self.abandon()
 
     def abandon(self) -> None:
