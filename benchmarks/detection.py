@@ -48,10 +48,10 @@ CASES: dict[str, Callable[[Path, int], list[Survivor]]] = {
     "an exception on a worker": case("fail", 1),
     "an exception on the chief": case("fail", 0),
     "a worker leaves early": case("leave", 1),
-    "a worker is stopped (SIGSTOP), heartbeat_timeout_seconds=25": case("stop", 1),
+    "a worker is stopped (SIGSTOP), heartbeat_timeout_seconds=30": case("stop", 1),
     "a worker is stopped, heartbeat_timeout_seconds=10": case("stop", 1, **SHORT),
     "the chief is stopped, heartbeat_timeout_seconds=10": case("stop", 0, **SHORT),
-    "the network to a worker is cut, heartbeat_timeout_seconds=25": cut,
+    "the network to a worker is cut, heartbeat_timeout_seconds=30": cut,
 }
 
 

@@ -90,7 +90,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         devices: Sequence[str] | None = None,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
-        heartbeat_timeout_seconds: float = 25.0,
+        heartbeat_timeout_seconds: float = 30.0,
         start_timeout_seconds: float = 600.0,
         stall_seconds: float = 60.0,
     ) -> None:

@@ -52,7 +52,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
         heartbeat_timeout_seconds: how long after a worker is stopped or cut off the others end at the latest; it must
-            not be silent for 0.4 of that. One whose process ends is noticed at once.
+            not be silent for 0.3 of that. One whose process ends is noticed at once.
         start_timeout_seconds: how long workers wait for each other at the start.
         stall_seconds: a step that takes longer than this, and ten times the usual, is reported in the log with the
             worker that the others wait for, and what that worker does.
@@ -78,7 +78,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
-        heartbeat_timeout_seconds: float = 25.0,
+        heartbeat_timeout_seconds: float = 30.0,
         start_timeout_seconds: float = 600.0,
         stall_seconds: float = 60.0,
     ) -> None:
