@@ -19,7 +19,7 @@ from tfdist.cluster.rendezvous import Card, check_own_port, meet
 from tfdist.log import logger
 from tfdist.strategies.peer_watch import PeerWatch
 
-#: TensorFlow takes up to one and a half times its time-out to notice, and then all end. Of the default that is 9 s; its own is 10.
+#: TensorFlow takes up to one and a half times its time-out to notice, and ending some seconds more. Its own is 10 s.
 _SILENT_SHARE = 0.3
 #: Clocks that are kept by NTP are milliseconds apart.
 _CLOCKS_APART_SECONDS = 10.0
