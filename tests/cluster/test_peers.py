@@ -16,6 +16,7 @@ import pytest
 
 from tfdist.cluster.address import Address
 from tfdist.cluster.peers import Loss, PeerMesh, StepClock
+from tfdist.cluster.peers.connection import Connection
 
 pytestmark = pytest.mark.unit
 
@@ -217,3 +218,24 @@ def test_closing_ends_the_thread(own, other):
     own.connect(other)
     own.mesh.close()
     wait_until(lambda: not any(one.name == "tfdist-peers" for one in threading.enumerate()))
+
+
+def test_a_long_message_is_sent_whole_and_comes_in_parts():
+    """More than the system takes at once."""
+    text = "x" * 900_000
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = Connection(socket.create_connection(server.getsockname()))
+        receiver = Connection(server.accept()[0])
+    received: list[dict] = []
+
+    def receive() -> None:
+        wait_until(lambda: received.extend(receiver.receive()[0]) or received)
+
+    thread = threading.Thread(target=receive)
+    sender.send({"text": text})
+    thread.start()
+    sender.flush(DEADLINE_SECONDS)
+    sender.close()
+    thread.join()
+    receiver.close()
+    assert received == [{"text": text}]

@@ -178,6 +178,7 @@ class _Chief:
             return self._cards
         finally:
             for connection in self._callers:
+                connection.flush(_CALL_SECONDS)
                 connection.close()
             listener.close()
             self._selector.close()
@@ -300,12 +301,14 @@ class _Worker:
 
     def _next(self, connection: Connection, deadline: float) -> dict[str, Any] | None:
         """A message; None if none comes."""
-        if not self._unread:
-            ready, _, _ = select.select([connection], [], [], max(0.0, deadline - time.monotonic()))
-            try:
-                self._unread, _ = connection.receive() if ready else ([], False)
-            except ValueError:
-                return None
+        is_open = True
+        while not self._unread and is_open and (left := deadline - time.monotonic()) > 0:
+            # A long message comes in parts.
+            if select.select([connection], [], [], left)[0]:
+                try:
+                    self._unread, is_open = connection.receive()
+                except ValueError:
+                    return None
         return self._unread.pop(0) if self._unread else None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
+import time
 from typing import Any
 
 #: More than this unsent means that the other side doesn't read, as a stopped process does; beats are left out then.
@@ -42,9 +44,24 @@ class Connection:
         if may_drop and len(self._unsent) > _MOST_UNSENT_BYTES:
             return
         self._unsent += json.dumps(message).encode() + b"\n"
-        with contextlib.suppress(OSError):  # who has gone is noticed where it is read
+        self._send_some()
+
+    def flush(self, seconds: float) -> None:
+        """Send what is unsent; returns when the system has taken it, the other side has gone, or the time is up."""
+        deadline = time.monotonic() + seconds
+        while self._send_some() and (left := deadline - time.monotonic()) > 0:
+            select.select([], [self._socket], [], left)
+
+    def _send_some(self) -> bool:
+        """Whether the system will take more later."""
+        try:
             while self._unsent:
                 del self._unsent[: self._socket.send(self._unsent)]
+        except BlockingIOError:
+            return True
+        except OSError:  # who has gone is noticed where it is read
+            return False
+        return False
 
     def receive(self) -> tuple[list[dict[str, Any]], bool]:
         """What has come, and whether more may come.
