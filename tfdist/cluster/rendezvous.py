@@ -6,7 +6,7 @@ thread of the process speak. So the workers meet here first, on the chief's own 
 Order of events
     1. The chief listens; the others call until it does. It greets them with a nonce.
     2. Each sends its index, its card (what the others are to know of it) and a proof that it knows the job's token.
-    3. When all are here, the chief compares the facts on the cards, and sends all cards to all, or why it refuses.
+    3. When all are here, the chief compares the facts on the cards, and tells all the addresses and a token, or why not.
 
     | what is wrong                           | what is said                                                    |
     |-----------------------------------------|-----------------------------------------------------------------|
@@ -32,7 +32,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tfdist.cluster.address import Address
@@ -57,20 +57,31 @@ class Card:
     Args:
         facts: what must be the same on all, by names for messages.
         peer_address: where it listens for the others while the job runs.
-        peer_token: what they are to know, made by the chief.
-        clock: seconds since 1970.
-        clock_ahead_seconds: how far that is from the chief's, as the chief found.
+        clock: seconds since 1970, when it is sent.
     """
 
     facts: Mapping[str, str]
     peer_address: str
-    peer_token: str = ""
     clock: float = 0.0
-    clock_ahead_seconds: float = 0.0
 
 
-def meet(cluster: Cluster, card: Card, *, timeout_seconds: float, say: Callable[[str], None]) -> dict[int, Card]:
-    """The cards of all workers, by their index; returns when all are here.
+@dataclass(frozen=True)
+class Meeting:
+    """What came of it.
+
+    Args:
+        peer_addresses: of all workers, by their index.
+        token: that only they know.
+        clocks_ahead_seconds: by index, how far clocks are ahead of the chief's; known to the chief.
+    """
+
+    peer_addresses: Mapping[int, str]
+    token: str
+    clocks_ahead_seconds: Mapping[int, float] = field(default_factory=dict)
+
+
+def meet(cluster: Cluster, card: Card, *, timeout_seconds: float, say: Callable[[str], None]) -> Meeting:
+    """Returns when all workers are here.
 
     Args:
         cluster: as this task sees it.
@@ -153,12 +164,12 @@ class _Chief:
 
     def __init__(self, cluster: Cluster, card: Card, token: str, say: Callable[[str], None]) -> None:
         self._workers, self._token = _addresses(cluster), token
-        self._cards = {0: Card(**{**asdict(card), "peer_token": secrets.token_hex(16)})}
+        self._cards, self._clocks_ahead_seconds = {0: card}, dict[int, float]()
         self._reports = _Reports(say)
         self._selector = selectors.DefaultSelector()
         self._callers: dict[Connection, _Caller] = {}
 
-    def meet(self, deadline: float, timeout_seconds: float) -> dict[int, Card]:
+    def meet(self, deadline: float, timeout_seconds: float) -> Meeting:
         listener = socket.create_server(("", self._workers[0][1].port), backlog=128)
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
@@ -174,8 +185,9 @@ class _Chief:
                 if said := self._reports.look(self._missing):
                     self._tell({"waiting": said})
             self._compare()
-            self._tell({"cards": {index: asdict(card) for index, card in self._cards.items()}})
-            return self._cards
+            addresses, token = {index: card.peer_address for index, card in self._cards.items()}, secrets.token_hex(16)
+            self._tell({"met": addresses, "token": token})
+            return Meeting(addresses, token, self._clocks_ahead_seconds)
         finally:
             for connection in self._callers:
                 connection.flush(_CALL_SECONDS)
@@ -229,7 +241,7 @@ class _Chief:
         except (KeyError, TypeError):
             return "Expected: the same version of tfdist on all workers. Received: a card of another one."
         caller.index = index
-        self._cards[index] = Card(**{**asdict(card), "clock_ahead_seconds": card.clock - time.time()})
+        self._cards[index], self._clocks_ahead_seconds[index] = card, card.clock - time.time()
         return ""
 
     def _compare(self) -> None:
@@ -261,16 +273,16 @@ class _Worker:
         self._why = "it has not been called"
         self._unread: list[dict[str, Any]] = []
 
-    def meet(self, deadline: float, timeout_seconds: float) -> dict[int, Card]:
+    def meet(self, deadline: float, timeout_seconds: float) -> Meeting:
         while time.monotonic() < deadline:
             try:
                 with socket.create_connection((self._chief.host, self._chief.port), _CALL_SECONDS) as called:
-                    cards = self._introduce(called, deadline)
+                    meeting = self._introduce(called, deadline)
             except OSError:
                 finding = check_peer(self._name, self._chief, _CALL_SECONDS)
-                self._why, cards = f"{finding.said}. {finding.fix}", None
-            if cards is not None:
-                return cards
+                self._why, meeting = f"{finding.said}. {finding.fix}", None
+            if meeting is not None:
+                return meeting
             self._reports.look(lambda: f"{self._name}: {self._why}")
             time.sleep(_AGAIN_SECONDS)
         raise ClusterError(
@@ -278,8 +290,8 @@ class _Worker:
             f"{self._why}"
         )
 
-    def _introduce(self, called: socket.socket, deadline: float) -> dict[int, Card] | None:
-        """The cards of all; None if the chief is gone, or isn't one."""
+    def _introduce(self, called: socket.socket, deadline: float) -> Meeting | None:
+        """What came of it; None if the chief is gone, or isn't one."""
         connection, self._unread = Connection(called), []
         greeting = self._next(connection, min(deadline, time.monotonic() + _GREETING_SECONDS))
         if greeting is None or greeting.get("tfdist") != "rendezvous":
@@ -295,8 +307,8 @@ class _Worker:
                 raise ClusterError(str(message["refused"]))
             elif "differ" in message:
                 raise WorkersDisagreeError(str(message["differ"]))
-            elif "cards" in message:
-                return {int(index): Card(**card) for index, card in message["cards"].items()}
+            elif "met" in message:
+                return Meeting({int(index): address for index, address in message["met"].items()}, message["token"])
         return None
 
     def _next(self, connection: Connection, deadline: float) -> dict[str, Any] | None:

@@ -88,8 +88,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             start_timeout_seconds=start_timeout_seconds,
             stall_seconds=stall_seconds,
         )
-        resolver = as_resolver(resolve() if cluster is None else cluster)
-        place = as_cluster(cluster if isinstance(cluster, Cluster) else resolver)
+        given = resolve() if cluster is None else cluster
+        resolver, place = as_resolver(given), as_cluster(given)
         # An evaluator reads what the others write, and is none of them.
         if place.num_workers > 1 and place.worker_index is not None:
             self.peers = _peers_of_process(place, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds)

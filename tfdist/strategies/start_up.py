@@ -64,10 +64,9 @@ def join(cluster: Cluster, peers: PeerWatch, *, heartbeat_timeout_seconds: float
     """
     check_own_port(cluster)
     card = Card(facts_of_start(cluster), peers.address)
-    cards = meet(cluster, card, timeout_seconds=start_timeout_seconds, say=logger.warning)
-    if cluster.worker_index == 0:
-        _say_clocks(cards)
-    peers.connect({index: card.peer_address for index, card in cards.items()}, cards[0].peer_token)
+    meeting = meet(cluster, card, timeout_seconds=start_timeout_seconds, say=logger.warning)
+    _say_clocks(meeting.clocks_ahead_seconds)
+    peers.connect(meeting.peer_addresses, meeting.token)
     configure_coordination(
         cluster.jobs,
         heartbeat_timeout_seconds=heartbeat_timeout_seconds * _SILENT_SHARE,
@@ -95,9 +94,8 @@ def _script() -> str:
     return f"{Path(file).name} with SHA-256 {hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]}"
 
 
-def _say_clocks(cards: Mapping[int, Card]) -> None:
-    for index, card in cards.items():
-        ahead = card.clock_ahead_seconds
+def _say_clocks(ahead_seconds: Mapping[int, float]) -> None:
+    for index, ahead in ahead_seconds.items():
         if abs(ahead) > _CLOCKS_APART_SECONDS:
             logger.warning(
                 "the clock of worker %d is %.0f s %s the chief's, so times in their logs can't be compared. Is NTP on?",
