@@ -6,7 +6,7 @@ thread of the process speak. So the workers meet here first, on the chief's own 
 Order of events
     1. The chief listens; the others call until it does. It greets them with a nonce.
     2. Each sends its index, its card (what the others are to know of it) and a proof that it knows the job's token.
-    3. When all are here, the chief compares the facts on the cards, and tells all the addresses and a token, or why not.
+    3. When all are here, the chief compares the facts on the cards. All are told the addresses and a token, or why not.
 
     | what is wrong                           | what is said                                                    |
     |-----------------------------------------|-----------------------------------------------------------------|

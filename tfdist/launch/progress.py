@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from tfdist.cluster.progress import ENVIRONMENT, TrainingStep, read_progress
 
 
 class ProgressFiles:
-    """A folder of its own while entered, with a file for each task."""
+    """A file for each task.
 
-    def __init__(self) -> None:
-        self._made = tempfile.TemporaryDirectory(prefix="tfdist-launch-", ignore_cleanup_errors=True)
-        self._folder = Path(self._made.name)
+    Args:
+        folder: of the files, and of nothing else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def begin_attempt(self) -> None:
         """Forgets the steps of the attempt before."""
@@ -33,14 +34,3 @@ class ProgressFiles:
 
     def _path(self, name: str) -> Path:
         return self._folder / name.replace("/", "-")
-
-    def __enter__(self) -> ProgressFiles:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._made.cleanup()

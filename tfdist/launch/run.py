@@ -7,9 +7,11 @@ import os
 import secrets
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from tfdist.cluster import Cluster
 from tfdist.cluster.rendezvous import TOKEN_VARIABLE
@@ -51,7 +53,9 @@ def run(command: Sequence[str], options: LaunchOptions | None = None) -> int:
     options = _with_token(options or LaunchOptions())
     _make_log_dir(options)
     try:
-        with SignalInbox() as inbox, ProgressFiles() as progress:
+        folder = tempfile.TemporaryDirectory(prefix="tfdist-launch-", ignore_cleanup_errors=True)
+        with SignalInbox() as inbox, folder as progress_folder:
+            progress = ProgressFiles(Path(progress_folder))
             if options.elastic is not None:
                 return ElasticDriver(command, options, options.elastic, inbox, progress).run()
             return _attempts(command, options, inbox, progress)
