@@ -22,7 +22,7 @@ def clean_environment(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """TensorFlow is asked once, in the test that is about it."""
-    monkeypatch.setattr("tfdist.cluster.checks.check_tensorflow", lambda: iter(()))
+    monkeypatch.setattr("tfdist.cluster.checks.all.check_tensorflow", lambda: iter(()))
 
 
 @pytest.fixture
