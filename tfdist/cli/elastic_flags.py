@@ -42,6 +42,12 @@ def define_elastic_flags(v: flags.FlagValues) -> None:
         flag_values=v,
     )
     flags.DEFINE_integer("reset_limit", None, "Elastic: how often the hosts may change.", flag_values=v)
+    flags.DEFINE_boolean(
+        "elastic_accumulation",
+        defaults["accumulate"],
+        "Elastic: fewer workers than --max_workers cut batches into micro-batches, so that none needs more memory.",
+        flag_values=v,
+    )
     for name, field, said in _ELASTIC_SECONDS:
         flags.DEFINE_float(name, defaults[field], f"Elastic: seconds {said}.", flag_values=v)
 
@@ -69,12 +75,19 @@ def elastic_options(values: flags.FlagValues) -> ElasticOptions | None:
         remote_shell=_words("remote_shell", values.remote_shell),
         host_failures=values.host_failures,
         reset_limit=values.reset_limit,
+        accumulate=values.elastic_accumulation,
         **seconds,
     )
 
 
 def _refuse_elastic_flags(values: flags.FlagValues) -> None:
-    names = ["remote_shell", "host_failures", "reset_limit", *(name for name, *_ in _ELASTIC_SECONDS)]
+    names = [
+        "remote_shell",
+        "host_failures",
+        "reset_limit",
+        "elastic_accumulation",
+        *(name for name, *_ in _ELASTIC_SECONDS),
+    ]
     given = next((name for name in names if values[name].present), None)
     if given is not None:
         raise LaunchError(

@@ -41,7 +41,7 @@ from tfdist.gradients.fit_callbacks import fit_callbacks
 from tfdist.gradients.reduction import divided, sum_over_replicas, weighted
 from tfdist.gradients.skipping import Skipping
 from tfdist.gradients.slots import kind_of, slot_dtype
-from tfdist.gradients.step import ReplicaStep, count_rows, current_micro_batch_weight
+from tfdist.gradients.step import ReplicaStep, count_rows, current_end_of_batch, current_micro_batch_weight
 
 #: Keras' own `apply` of the optimizer: of gradients, in each replica, for variables.
 Update = Callable[[list[Any], list[Any]], None]
@@ -144,7 +144,8 @@ class GradientAccumulation:
                 slot = self.state.slots[index]
                 slot.add(weighted(tf.cast(gradient, slot.dtype), factor))
         self.state.weight.assign_add(tf.cast(weight, self.state.weight.dtype))
-        context.merge_call(lambda strategy: self._end_micro_step(strategy, target))
+        ends_batch = current_end_of_batch()
+        context.merge_call(lambda strategy: self._end_micro_step(strategy, target, ends_batch))
 
     def _means(self, target: Target) -> list[Any]:
         """The global batch's gradients of the variables that have a slot; the slots are empty afterwards."""
@@ -188,9 +189,10 @@ class GradientAccumulation:
         self._strategy = strategy
         hooks.note_accumulation(self)
 
-    def _end_micro_step(self, strategy: Any, target: Target) -> None:
-        self.state.micro_step.assign_add(1)
-        full = self.state.micro_step.read_value() >= self._steps_now(target)
+    def _end_micro_step(self, strategy: Any, target: Target, ends_batch: tf.Tensor | None) -> None:
+        ends_batch = tf.constant(True) if ends_batch is None else ends_batch
+        self.state.micro_step.assign_add(tf.cast(ends_batch, tf.int32))
+        full = ends_batch & (self.state.micro_step.read_value() >= self._steps_now(target))
         tf.cond(full, lambda: self._flush(strategy, target), lambda: 0)
 
     def _steps_now(self, target: Target) -> tf.Tensor:

@@ -33,6 +33,9 @@ class AccumulationOptions:
             leave float16's range. "float32" keeps the digits of bfloat16 models, at twice the memory and traffic.
             Gradients of embeddings are kept as the rows that came, not as a table.
         skip_rules: functions that can skip an update, see `skip_rules.py`.
+        splits: cut each batch into so many micro-batches of even size, in `fit` and `train_on_batch` under a strategy:
+            as much memory as batches of that size take, without a change of the data. `steps`, and what callbacks
+            count, are still whole batches.
 
     Raises:
         ValueError, TypeError: an option is wrong.
@@ -42,6 +45,7 @@ class AccumulationOptions:
     leftover: Literal["flush", "carry", "drop"] = "flush"
     dtype: str | None = None
     skip_rules: Sequence[SkipRule] = ()
+    splits: int = 1
 
     def __post_init__(self) -> None:
         check_steps(self.steps)
@@ -58,6 +62,10 @@ class AccumulationOptions:
         if len(set(names)) < len(names):
             raise ValueError(f"Expected: skip rules with names of their own. Received: {names}. Rename or merge them.")
         object.__setattr__(self, "skip_rules", tuple(self.skip_rules))
+        if isinstance(self.splits, bool) or not isinstance(self.splits, numbers.Integral):
+            raise TypeError(f"Expected: splits as an int. Received: splits={self.splits!r}.")
+        if self.splits < 1:
+            raise ValueError(f"Expected: splits of at least 1, which cuts nothing. Received: splits={self.splits}.")
 
     @classmethod
     def of(cls, value: Steps | AccumulationOptions) -> AccumulationOptions:
@@ -67,7 +75,7 @@ class AccumulationOptions:
     @property
     def is_trivial(self) -> bool:
         """Whether every batch is an optimizer step and none is skipped."""
-        return self.steps == 1 and not self.skip_rules
+        return self.steps == 1 and self.splits == 1 and not self.skip_rules
 
     @property
     def fixed_steps(self) -> int:
@@ -83,7 +91,7 @@ class AccumulationOptions:
     @property
     def traced(self) -> tuple[Any, ...]:
         """What a compiled train function depends on; a number of steps is read when it runs."""
-        return (self.steps if callable(self.steps) else None, self.is_trivial, self.dtype, self.skip_rules)
+        return (self.steps if callable(self.steps) else None, self.is_trivial, self.dtype, self.skip_rules, self.splits)
 
 
 def check_steps(steps: Any) -> None:

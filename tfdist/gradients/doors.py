@@ -42,6 +42,12 @@ def accumulate(optimizer: Any, gradient_accumulation_steps: Steps | Accumulation
             f"Received: {type(optimizer).__name__} {optimizer.name!r}, which is inside another optimizer or has been "
             "given to accumulate() before. Make a new one, or accumulate the outer one."
         )
+    if options.splits > 1:
+        raise ValueError(
+            "Batches are cut by a strategy, which knows the train step. Expected: AccumulationOptions with splits=1 in "
+            f"accumulate(). Received: splits={options.splits}. Give the options to "
+            "tfdist.OneDeviceStrategy(gradient_accumulation_steps=...), or make smaller batches."
+        )
     _compat.install()
     combined(options, optimizer)
     attach(optimizer, lambda: combined(options, optimizer))

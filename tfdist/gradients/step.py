@@ -40,11 +40,14 @@ class ReplicaStep(hooks.Step):
     Args:
         rows: rows of the replica's batch, an int scalar; None where the arguments hold no batch.
         in_keras: True in Keras' train, test and predict steps.
+        ends_batch: whether a batch that is cut into micro-batches is through with this one, a bool scalar; None where
+            the step has a whole batch.
     """
 
-    def __init__(self, rows: tf.Tensor | None, *, in_keras: bool) -> None:
+    def __init__(self, rows: tf.Tensor | None, *, in_keras: bool, ends_batch: tf.Tensor | None = None) -> None:
         context = tf.distribute.get_replica_context()
         self.in_keras = in_keras
+        self.ends_batch = ends_batch
         self.local_loss = False
         self.is_concurrent = False
         self.replica = 0
@@ -215,6 +218,12 @@ def current_micro_batch_weight() -> tuple[tf.Tensor | None, Any]:
     """See `ReplicaStep.micro_batch_weight`; outside of any step micro-batches count alike."""
     step = hooks.current_step()
     return step.micro_batch_weight() if isinstance(step, ReplicaStep) else (None, 1.0)
+
+
+def current_end_of_batch() -> tf.Tensor | None:
+    """See `ReplicaStep`'s `ends_batch`."""
+    step = hooks.current_step()
+    return step.ends_batch if isinstance(step, ReplicaStep) else None
 
 
 def count_rows(data: Any) -> tf.Tensor | None:

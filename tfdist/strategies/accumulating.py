@@ -28,8 +28,12 @@ class AccumulationSetting:
 
     @gradient_accumulation_steps.setter
     def gradient_accumulation_steps(self, steps: Steps | AccumulationOptions) -> None:
-        self._accumulation = AccumulationOptions.of(steps)
+        self._accumulation = self._in_this_job(AccumulationOptions.of(steps))
         self._accumulation_changed()
+
+    def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
+        """What the user asks for, with what the job asks for beside."""
+        return options
 
     def _accumulation_changed(self) -> None:
         """The user has assigned the setting."""
@@ -47,7 +51,7 @@ class AccumulatingStrategy(AccumulationSetting):
     """Mixin of strategies whose replicas accumulate in variables beside the model's."""
 
     def _init_accumulation(self, steps: Steps | AccumulationOptions) -> None:
-        self._accumulation = AccumulationOptions.of(steps)
+        self._accumulation = self._in_this_job(AccumulationOptions.of(steps))
         # With names by the order in which they were attached, which is the same on every worker.
         self._accumulations: weakref.WeakKeyDictionary[GradientAccumulation, str] = weakref.WeakKeyDictionary()
         self._accumulation_names = map(str, itertools.count())

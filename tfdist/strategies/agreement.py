@@ -130,10 +130,11 @@ def model_facts(model: Any, accumulation: AccumulationOptions) -> dict[str, str]
     optimizer = "none" if model.optimizer is None else _config_of(model.optimizer)
     steps = "a function" if callable(accumulation.steps) else str(accumulation.steps)
     rules = [rule.__name__ for rule in accumulation.skip_rules]
+    how = f"{accumulation.leftover}, {accumulation.dtype}, {accumulation.splits} splits, skip rules {rules}"
     return {
         "model": f"{len(layout)} variables, {trainable} trainable, layout {code:08x}",
         "optimizer": optimizer,
-        "gradient accumulation": f"{steps} steps, {accumulation.leftover}, {accumulation.dtype}, skip rules {rules}",
+        "gradient accumulation": f"{steps} steps, {how}",
     }
 
 

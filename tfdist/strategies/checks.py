@@ -79,10 +79,10 @@ def refuse_jit_and_accumulation(model: Any, options: AccumulationOptions) -> Non
             "ParameterServerStrategy(gradient_accumulation_steps=K). Received: an optimizer that was given to "
             "tfdist.gradients.accumulate(). Give the number to the strategy."
         )
-    if callable(options.steps) or options.skip_rules or options.leftover == "carry":
+    if callable(options.steps) or options.skip_rules or options.leftover == "carry" or options.splits > 1:
         raise ValueError(
             "Workers add up a fixed number of micro-batches. Expected: gradient_accumulation_steps=K with "
-            f"leftover='flush' or 'drop' and no skip_rules. Received: {options}."
+            f"leftover='flush' or 'drop', splits=1 and no skip_rules. Received: {options}."
         )
     if model.run_eagerly:
         logger.warning("run_eagerly has no effect under ParameterServerStrategy: steps run on workers, as graphs")

@@ -31,6 +31,7 @@ from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
 from tfdist.strategies.logs import Logs, LogSources, Values, averaged, global_metric_results
+from tfdist.strategies.micro_batches import MicroBatch, each_micro_batch
 
 
 class StepFunction:
@@ -128,7 +129,13 @@ class StepFunction:
         return tf.while_loop(lambda done, *_: done < self._steps, body, (tf.constant(1), others, waited))[1:]
 
     def _cross_replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
-        outputs = self._strategy.run_keras_step(self._replica_step, data, weighs=self._accumulates)
+        splits = self._strategy.options_of(self._model.optimizer).splits if self._accumulates else 1
+        if splits == 1:
+            return self._run(data)
+        return each_micro_batch(lambda piece: self._run(data, piece), splits)
+
+    def _run(self, data: Any, piece: MicroBatch | None = None) -> tuple[Values, tf.Tensor]:
+        outputs = self._strategy.run_keras_step(self._replica_step, data, weighs=self._accumulates, piece=piece)
         return tf.nest.map_structure(lambda value: self._strategy.experimental_local_results(value)[0], outputs)
 
     def _replica_step(self, data: Any) -> tuple[Values, tf.Tensor]:
@@ -230,13 +237,16 @@ def with_nones(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda data: step(tf.nest.map_structure(without_optional, data))
 
 
-def keras_replica_step(step: Callable[[Any], Any], kind: type[ReplicaStep] = ReplicaStep) -> Callable[[Any], Any]:
+def keras_replica_step(
+    step: Callable[[Any], Any], kind: type[ReplicaStep] = ReplicaStep, piece: MicroBatch | None = None
+) -> Callable[[Any], Any]:
     """`step` in a `ReplicaStep` of its own, with missing inputs as None and never without a row."""
 
     def run(data: Any) -> Any:
         data = tf.nest.map_structure(without_optional, data)
+        data = data if piece is None else piece.rows_of(data)
         rows = count_rows(data)
-        with hooks.step_scope(kind(rows, in_keras=True)):
+        with hooks.step_scope(kind(rows, in_keras=True, ends_batch=piece and piece.is_last)):
             return step(data if rows is None else pad_if_empty(data, rows))
 
     return run

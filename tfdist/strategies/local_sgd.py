@@ -17,7 +17,8 @@ from tfdist._compat.keras_averaging import attach_averaging, averaging_of
 from tfdist._compat.keras_optimizers import accumulation_of, gradient_accumulation_steps, parts_of
 from tfdist._compat.tensorflow_local_devices import local_devices
 from tfdist.cluster import Cluster
-from tfdist.gradients import all_reduce_gradients
+from tfdist.cluster.micro_batches import micro_batches
+from tfdist.gradients import AccumulationOptions, all_reduce_gradients
 from tfdist.gradients.averaging import (
     AveragingCheckpoint,
     AveragingOptions,
@@ -276,6 +277,14 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         """Refuse workers whose weights differ, which callbacks may have loaded."""
         self.average()
         super().check_before_steps(model)
+
+    def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
+        if micro_batches() > 1:
+            raise ValueError(
+                "Expected: an elastic job without --elastic_accumulation under LocalSGDStrategy, where a batch is a "
+                f"local step of each replica. Received: {micro_batches()} micro-batches to a batch. Leave it out."
+            )
+        return options
 
     def _accumulation_changed(self) -> None:
         raise ValueError(

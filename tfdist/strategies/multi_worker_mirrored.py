@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import gc
 import itertools
@@ -20,6 +21,7 @@ from tfdist._compat import tensorflow as tf_compat
 from tfdist._compat.tensorflow_coordination import is_configured
 from tfdist.cluster import Cluster, resolve
 from tfdist.cluster.address import Address
+from tfdist.cluster.micro_batches import micro_batches
 from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
@@ -114,6 +116,10 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self._writes: collections.Counter[str] = collections.Counter()
         if self.num_workers > 1:
             self._share_seed()
+
+    def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
+        """An elastic job may have its workers cut batches while they are few."""
+        return dataclasses.replace(options, splits=options.splits * micro_batches())
 
     def _wait_for(self, key: str, who: str, what: str) -> str:
         with self.peers.explained():

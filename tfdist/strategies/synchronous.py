@@ -25,6 +25,7 @@ from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
+from tfdist.strategies.micro_batches import MicroBatch
 from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
 from tfdist.strategies.step_report import step_report
 
@@ -140,15 +141,19 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         """Call a function in every replica, on that replica's part of a distributed batch."""
         return super().run(tf.autograph.experimental.do_not_convert(function), args=(data,))
 
-    def run_keras_step(self, step: Callable[[Any], Any], data: Any, *, weighs: bool) -> Any:
+    def run_keras_step(
+        self, step: Callable[[Any], Any], data: Any, *, weighs: bool, piece: MicroBatch | None = None
+    ) -> Any:
         """Run one of Keras' steps in every replica, on that replica's part of `data`.
 
         Args:
             step: a function of a batch.
             data: a distributed batch.
             weighs: whether a single replica's rows matter.
+            piece: which micro-batch of `data`, None for all of it; only where rows matter.
         """
-        replica_step = keras_replica_step(step) if weighs or self.num_replicas_in_sync > 1 else with_nones(step)
+        one_step = weighs or self.num_replicas_in_sync > 1
+        replica_step = keras_replica_step(step, piece=piece) if one_step else with_nones(step)
         return self.run_replicas(replica_step, data)
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:

@@ -88,6 +88,7 @@ def test_elastic_options_need_an_elastic_job(launch):
     for options, said in (
         (["--min_workers=2"], "Received: max_workers=None"),
         (["--reset_limit=2"], "Received: reset_limit=2 without"),
+        (["--elastic_accumulation"], "Received: elastic_accumulation=True without"),
         (["--settle_seconds=2"], "Received: settle_seconds=2.0 without"),
     ):
         _, err = launch(*options, body="").communicate(timeout=60)

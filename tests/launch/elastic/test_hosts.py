@@ -8,6 +8,8 @@ from tfdist.errors import LaunchError
 from tfdist.launch import ElasticOptions, LaunchOptions
 from tfdist.launch.elastic.hosts import Host, is_here, is_loopback, parse_hosts
 from tfdist.launch.elastic.members import HostRecords, Members, choose
+from tfdist.launch.elastic.workers import workers_of
+from tfdist.launch.progress import ProgressFiles
 
 pytestmark = pytest.mark.unit
 
@@ -126,3 +128,14 @@ def test_what_an_elastic_job_has_not(options, received):
     assert f"Received: {received}" in str(caught.value)
     assert LaunchOptions(elastic=elastic).most_restarts is None
     assert LaunchOptions(elastic=elastic, max_restarts=2).most_restarts == 2
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(1, "4"), (2, "2"), (3, "2"), (4, "1")])
+def test_few_workers_cut_batches_if_they_are_to(workers, expected, tmp_path):
+    for accumulate in (True, False):
+        elastic = ElasticOptions(1, 4, hosts_file=tmp_path / "hosts", accumulate=accumulate)
+        with workers_of(
+            Members(("localhost",) * workers), ["true"], LaunchOptions(elastic=elastic), ProgressFiles(tmp_path)
+        ) as specs:
+            found = [spec.env.get("TFDIST_MICRO_BATCHES") for spec in specs]
+        assert found == [expected if accumulate else None] * workers

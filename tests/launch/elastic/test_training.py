@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.launch.programs.elastic_train import EPOCHS, STEPS
+from tests.launch.programs.elastic_train import BATCH, EPOCHS, STEPS
 
 pytestmark = pytest.mark.cluster
 
@@ -40,7 +40,15 @@ def finish(process: subprocess.Popen) -> str:
     return err
 
 
-def test_one_worker_then_two_then_one(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        # The other shows all of it, and that batches are cut.
+        pytest.param([], id="larger_batches", marks=pytest.mark.nightly),
+        pytest.param(["--elastic_accumulation"], id="micro_batches"),
+    ],
+)
+def test_one_worker_then_two_then_one(more: list[str], tmp_path: Path, wait_until: Callable[..., None]) -> None:
     """The loss and the weights are those of a quiet job of one worker, and each step is made once.
 
     To 1e-5 and not to the bit: the gradients of a batch are added up in another order when two workers have half of it
@@ -49,7 +57,7 @@ def test_one_worker_then_two_then_one(tmp_path: Path, wait_until: Callable[..., 
     hosts = tmp_path / "hosts"
     hosts.write_text("localhost\n")
     options = ["--min_workers=1", "--max_workers=2", f"--hosts_file={hosts}", "--max_restarts=0"]
-    options += ["--discovery_seconds=0.2", "--settle_seconds=0.2"]
+    options += ["--discovery_seconds=0.2", "--settle_seconds=0.2", *more]
     process = start(tmp_path / "elastic", *options, arguments=("--slowly",))
     try:
         # Two workers make the last batch of an epoch too, which has fewer rows.
@@ -65,6 +73,8 @@ def test_one_worker_then_two_then_one(tmp_path: Path, wait_until: Callable[..., 
     finish(start(tmp_path / "quiet", "--workers=1"))
     steps = record(tmp_path / "elastic")
     assert [(epoch, batch) for _, epoch, batch in steps] == [(e, b) for e in range(EPOCHS) for b in range(STEPS)]
+    most = max(map(int, (tmp_path / "elastic" / "rows").read_text().split()))
+    assert most == (BATCH // 2 if more else BATCH)
     sizes = [workers for workers, *_ in steps]
     assert [size for size, before in zip(sizes, [0, *sizes], strict=False) if size != before] == [1, 2, 1], err
     found, expected = (dict(np.load(tmp_path / name / "result.npz")) for name in ("elastic", "quiet"))

@@ -45,6 +45,18 @@ class Record(keras.callbacks.Callback):
         return 0.3 if self._epoch < 2 and not has_grown else 0.0
 
 
+class NoteRows(keras.layers.Layer):
+    """Writes down how many rows a replica has at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._stream = f"file://{path.absolute()}"
+
+    def call(self, inputs: Any) -> Any:
+        with tf.control_dependencies([tf.print(tf.shape(inputs)[0], output_stream=self._stream)]):
+            return tf.identity(inputs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -53,7 +65,8 @@ def main() -> None:
     strategy = tfdist.MultiWorkerMirroredStrategy()
     keras.utils.set_random_seed(7)
     with strategy.scope():
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)])
+        layers = [NoteRows(options.folder / "rows"), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+        model = keras.Sequential([keras.Input((4,)), *layers])
         model.compile(keras.optimizers.Adam(0.01), "mse")
     random = np.random.RandomState(3)
     rows = random.randn(ROWS, 4).astype("float32"), random.randn(ROWS, 1).astype("float32")

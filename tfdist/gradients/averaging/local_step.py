@@ -16,8 +16,8 @@ class LocalStep(ReplicaStep):
     1 / replicas, which is exact where batches divide evenly.
     """
 
-    def __init__(self, rows: tf.Tensor | None, *, in_keras: bool) -> None:
-        super().__init__(rows, in_keras=in_keras)
+    def __init__(self, rows: tf.Tensor | None, *, in_keras: bool, ends_batch: tf.Tensor | None = None) -> None:
+        super().__init__(rows, in_keras=in_keras, ends_batch=ends_batch)
         self._noted = _Assigned(self)
         self.assigned = self._noted
 

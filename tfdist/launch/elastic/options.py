@@ -30,6 +30,8 @@ class ElasticOptions:
         host_failures: A host that fails so often in a row is left out for a while.
         host_cooldown_seconds: For how long; twice as long each further time.
         reset_limit: How often the members may change; None for as often as they do.
+        accumulate: Workers that are fewer than `max_workers` cut each batch into micro-batches, so that none has more
+            rows at a time than if all were there.
 
     Raises:
         LaunchError: If the options don't fit together.
@@ -49,6 +51,7 @@ class ElasticOptions:
     host_failures: int = 3
     host_cooldown_seconds: float = 60.0
     reset_limit: int | None = None
+    accumulate: bool = False
 
     def __post_init__(self) -> None:
         self._check_workers()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.address import Address
+from tfdist.cluster.micro_batches import ENVIRONMENT as MICRO_BATCHES_ENVIRONMENT
 from tfdist.cluster.ports import HeldPorts
 from tfdist.errors import LaunchError
 from tfdist.launch.elastic.hosts import is_here, is_loopback
@@ -47,8 +49,9 @@ def workers_of(
     """
     with _addresses(members, options) as addresses:
         cluster = Cluster({"worker": addresses}, Task("worker", 0))
+        job = _micro_batches(len(members), options)
         tasks = [(cluster.at(Task("worker", index)), host) for index, host in enumerate(members.hosts)]
-        yield [_spec(one, host, command, options, extra) for one, host in tasks]
+        yield [_spec(one, host, command, options, {**job, **extra.environment(str(one.task))}) for one, host in tasks]
 
 
 @contextlib.contextmanager
@@ -76,9 +79,17 @@ def _addresses(members: Members, options: LaunchOptions) -> Iterator[list[str]]:
     yield found
 
 
-def _spec(cluster: Cluster, host: str, command: Sequence[str], options: LaunchOptions, extra: Extra) -> TaskSpec:
+def _micro_batches(workers: int, options: LaunchOptions) -> Mapping[str, str]:
+    if options.elastic is None or not options.elastic.accumulate:
+        return {}
+    return {MICRO_BATCHES_ENVIRONMENT: str(math.ceil(options.elastic.max_workers / workers))}
+
+
+def _spec(
+    cluster: Cluster, host: str, command: Sequence[str], options: LaunchOptions, extra: Mapping[str, str]
+) -> TaskSpec:
     name = str(cluster.task)
-    own = {**extra.environment(name), HOST_ENVIRONMENT: host}
+    own = {**extra, HOST_ENVIRONMENT: host}
     spec = TaskSpec(name, command, task_environment(cluster, options.env, verbose=options.verbose, extra=own))
     if is_here(host) or options.elastic is None:
         return spec
