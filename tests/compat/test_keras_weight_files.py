@@ -93,3 +93,24 @@ def test_copies_do_not_change_with_the_model(model):
     for path, part in before.items():
         for name, array in part.items():
             np.testing.assert_array_equal(array, kept[path][name])
+
+
+def kernel_of(copies) -> np.ndarray:
+    """Of the last layer."""
+    return next(part["0"] for part in copies.contents.values() if part and part["0"].shape == (8, 3))
+
+
+def test_memory_is_taken_again(model):
+    copies = canary.module().copy_weights(model)
+    before = {(path, name): array for path, part in copies.contents.items() for name, array in part.items()}
+    model.fit(features(8), labels(8), verbose=0)
+    again = canary.module().copy_weights(model, copies)
+    assert before.keys() == {(path, name) for path, part in again.contents.items() for name in part}
+    assert all(again.contents[path][name] is array for (path, name), array in before.items())
+    np.testing.assert_array_equal(kernel_of(again), model.layers[-1].kernel.numpy())
+
+
+def test_memory_of_another_shape_is_not(model):
+    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(8)])
+    copies = canary.module().copy_weights(model, canary.module().copy_weights(other))
+    np.testing.assert_array_equal(kernel_of(copies), model.layers[-1].kernel.numpy())

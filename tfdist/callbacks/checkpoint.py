@@ -21,7 +21,7 @@ from tfdist._compat.keras_epoch_iterators import (
     use_logs_if_no_step,
 )
 from tfdist._compat.keras_trainer import build_if_needed
-from tfdist._compat.keras_weight_files import copy_weights
+from tfdist._compat.keras_weight_files import WeightCopies, copy_weights
 from tfdist.checkpoint.background import BackgroundWriter
 from tfdist.checkpoint.callback_states import CallbackStates
 from tfdist.checkpoint.files import CheckpointFiles
@@ -126,6 +126,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         self._workers: Any = OneProcess()
         self._place, self._is_due = _Place(), False
         self._resume: tuple[str, Content] | None = None
+        self._copies: WeightCopies | None = None
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """Positions in TFRecord data are known for models without a strategy too."""
@@ -273,7 +274,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         self._wait()
         self._workers.before_write(name)
         content = self._content(place, logs)
-        content.weights = copy_weights(self.model)
+        self._copies = content.weights = copy_weights(self.model, self._copies)
         epoch, step = place.epoch, place.step
 
         def write() -> None:
@@ -333,5 +334,6 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         return next(iter(self._files.names()), "")
 
     def after_fit(self) -> None:
-        """What was there for SIGTERM is there again."""
+        """What was there for SIGTERM is there again, and the memory of copies is given back."""
         self._preemption.end()
+        self._copies = None

@@ -41,7 +41,7 @@ class Content:
     Attributes:
         values: of state.json.
         arrays: of state.npz.
-        weights: copies, until they are written.
+        weights: copies.
     """
 
     values: dict[str, Any]
@@ -49,13 +49,13 @@ class Content:
     weights: WeightCopies | None = None
 
     def to_files(self) -> dict[str, bytes | memoryview]:
-        """Contents by file name; the copies are gone afterwards."""
+        """Contents by file name."""
         files: dict[str, bytes | memoryview] = {
             VALUES: json.dumps(self.values, indent=1).encode(),
             ARRAYS: to_bytes(self.arrays),
         }
         if self.weights is not None:
-            files[WEIGHTS], self.weights = self.weights.to_h5(), None
+            files[WEIGHTS] = self.weights.to_h5()
         return files
 
     @classmethod
