@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import tfdist
+from tests.helpers.disks import make_read_only, small_disk
 from tfdist.checkpoint.files import CheckpointFiles
 from tfdist.errors import CheckpointError
 
@@ -23,21 +23,9 @@ SIZE, UNITS = "6m", 400
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"mounting isn't allowed here: {mounted.stderr.decode()}")
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", SIZE) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def make_read_only(folder: Path) -> None:
-    """Root writes whatever the modes are, but not on such a disk."""
-    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
 
 
 def fit(directory: Path, epochs: int, **options: Any) -> Any:
@@ -55,45 +43,45 @@ def whole(directory: Path) -> list[str]:
     return files.names()
 
 
-def test_a_full_disk_stops_training(small_disk):
+def test_a_full_disk_stops_training(disk):
     expected = r"(?s)has room for 0.7 MB.*No space left.*Make room.*epoch-0001"
     with pytest.raises(CheckpointError, match=expected) as error:
-        fit(small_disk / "run", epochs=30)
-    assert len(whole(small_disk / "run")) >= 2
-    assert str(small_disk / "run") in str(error.value)
+        fit(disk / "run", epochs=30)
+    assert len(whole(disk / "run")) >= 2
+    assert str(disk / "run") in str(error.value)
 
 
-def test_or_training_goes_on_with_a_warning(small_disk, caplog):
+def test_or_training_goes_on_with_a_warning(disk, caplog):
     with caplog.at_level(logging.WARNING):
-        history = fit(small_disk / "run", epochs=30, on_error="warn")
+        history = fit(disk / "run", epochs=30, on_error="warn")
     assert history.epoch == list(range(30))
     assert "training goes on without a new checkpoint" in caplog.text and "No space left" in caplog.text
-    names = whole(small_disk / "run")
+    names = whole(disk / "run")
     assert len(names) >= 2
-    assert history.history == fit(small_disk / "run", epochs=30, on_error="warn").history
+    assert history.history == fit(disk / "run", epochs=30, on_error="warn").history
 
 
-def test_a_full_disk_leaves_nothing_half_written(small_disk):
-    files = CheckpointFiles(small_disk / "run", 10)
+def test_a_full_disk_leaves_nothing_half_written(disk):
+    files = CheckpointFiles(disk / "run", 10)
     name = files.write(0, 1, {"a": bytes(4_000_000)})
     with pytest.raises(CheckpointError, match="No space left"):
         files.write(0, 2, {"a": bytes(4_000_000)})
-    assert [path.name for path in (small_disk / "run").iterdir()] == [name]
+    assert [path.name for path in (disk / "run").iterdir()] == [name]
     assert files.problem_of(name) is None
 
 
-def test_a_read_only_directory_is_said_before_the_first_step(small_disk):
-    fit(small_disk / "run", epochs=1)
-    make_read_only(small_disk)
+def test_a_read_only_directory_is_said_before_the_first_step(disk):
+    fit(disk / "run", epochs=1)
+    assert make_read_only(disk)
     with pytest.raises(CheckpointError, match="Read-only file system"):
-        fit(small_disk / "run", epochs=2)
-    assert whole(small_disk / "run") == ["epoch-0001-step-000000"]
+        fit(disk / "run", epochs=2)
+    assert whole(disk / "run") == ["epoch-0001-step-000000"]
 
 
-def test_a_read_only_directory_can_be_gone_on_from(small_disk, caplog):
-    fit(small_disk / "run", epochs=1)
-    make_read_only(small_disk)
+def test_a_read_only_directory_can_be_gone_on_from(disk, caplog):
+    fit(disk / "run", epochs=1)
+    assert make_read_only(disk)
     with caplog.at_level(logging.WARNING):
-        history = fit(small_disk / "run", epochs=3, on_error="warn")
+        history = fit(disk / "run", epochs=3, on_error="warn")
     assert history.epoch == [0, 1, 2]
     assert "Read-only file system" in caplog.text

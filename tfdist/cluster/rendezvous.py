@@ -37,6 +37,7 @@ from typing import Any
 
 from tfdist.cluster.address import Address
 from tfdist.cluster.checks.network import check_own, check_peer
+from tfdist.cluster.differences import first_difference
 from tfdist.cluster.peers.connection import Connection
 from tfdist.cluster.spec import Cluster
 from tfdist.errors import ClusterError, WorkersDisagreeError
@@ -245,16 +246,16 @@ class _Chief:
         return ""
 
     def _compare(self) -> None:
-        for fact, own in self._cards[0].facts.items():
-            for index, card in sorted(self._cards.items()):
-                if card.facts.get(fact) != own:
-                    why = (
-                        f"Workers do not agree on the {fact} at the start. Expected: the same on every worker. "
-                        f"Received: worker 0 has {own}, worker {index} has {card.facts.get(fact)}. Run the same "
-                        "script with the same packages on every task."
-                    )
-                    self._tell({"differ": why})
-                    raise WorkersDisagreeError(why)
+        difference = first_difference({index: card.facts for index, card in self._cards.items()}, worker=0)
+        if difference is None:
+            return
+        fact, found = difference
+        why = (
+            f"Workers do not agree on the {fact} at the start. Expected: the same on every worker. Received: {found}. "
+            "Run the same script with the same packages on every task."
+        )
+        self._tell({"differ": why})
+        raise WorkersDisagreeError(why)
 
     def _tell(self, message: dict[str, Any]) -> None:
         for connection, caller in self._callers.items():

@@ -6,7 +6,6 @@ worker publishes a few facts in the cluster's key-value store, reads everybody's
 
 from __future__ import annotations
 
-import collections
 import json
 import time
 import zlib
@@ -15,6 +14,7 @@ from typing import Any
 
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
+from tfdist.cluster.differences import first_difference
 from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients import AccumulationOptions
 from tfdist.log import logger
@@ -92,24 +92,13 @@ def compare(
             who = f"worker {other}"
             text = wait_for(f"{room}/{other}", who, f"reach {occasion}", timeout_seconds, check=check)
             stated[other] = json.loads(text)
-    for fact in facts:
-        values = {one: stated[one].get(fact) for one in sorted(stated)}
-        if len(set(values.values())) > 1:
-            what = (names or {}).get(fact, fact)
-            raise WorkersDisagreeError(
-                f"Workers do not agree on the {what} at {occasion}. Expected: the same on every worker. "
-                f"Received: {_difference(values, worker)}. "
-                "Run the same script with the same data, seeds and options on every task."
-            )
-
-
-def _difference(values: Mapping[int, str | None], worker: int) -> str:
-    """Who has something else than most, or, where there is no such majority, than this worker."""
-    usual, count = collections.Counter(values.values()).most_common(1)[0]
-    mine = usual if 2 * count > len(values) else values[worker]
-    other = next(one for one, value in values.items() if value != mine)
-    who = "most workers have" if 2 * count > len(values) else f"worker {worker} has"
-    return f"{who} {mine}, worker {other} has {values[other]}"
+    difference = first_difference(stated, worker)
+    if difference is not None:
+        fact, found = difference
+        raise WorkersDisagreeError(
+            f"Workers do not agree on the {(names or {}).get(fact, fact)} at {occasion}. Expected: the same on every "
+            f"worker. Received: {found}. Run the same script with the same data, seeds and options on every task."
+        )
 
 
 def data_facts(data: hooks.DataSummary) -> dict[str, str]:
