@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import tfdist
+from tests.launch.programs.regression import batches, build, keep_result
 
 # 13 batches an epoch, the last of which is smaller, so that replicas have unequal shares of it.
 ROWS, BATCH, EPOCHS = 100, 8, 6
@@ -64,22 +64,15 @@ def main() -> None:
     options = parser.parse_args()
     strategy = tfdist.MultiWorkerMirroredStrategy()
     keras.utils.set_random_seed(7)
-    with strategy.scope():
-        layers = [NoteRows(options.folder / "rows"), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
-        model = keras.Sequential([keras.Input((4,)), *layers])
-        model.compile(keras.optimizers.Adam(0.01), "mse")
-    random = np.random.RandomState(3)
-    rows = random.randn(ROWS, 4).astype("float32"), random.randn(ROWS, 1).astype("float32")
-    data = tf.data.Dataset.from_tensor_slices(rows).shuffle(ROWS, seed=5).batch(BATCH)
+    model = build(strategy, lambda: NoteRows(options.folder / "rows"), lambda: keras.layers.Dense(8, "relu"))
     callbacks: list[Any] = [tfdist.callbacks.Checkpoint(options.folder / "checkpoints")]
     if strategy.is_chief:
         with (options.folder / "sizes").open("a") as file:
             file.write(f" {strategy.num_workers} ")
         callbacks.append(Record(options.folder / "record", strategy.num_workers, options.slowly))
-    history = model.fit(data, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+    history = model.fit(batches(ROWS, BATCH), epochs=EPOCHS, verbose=0, callbacks=callbacks)
     if strategy.is_chief:
-        arrays = {f"weight-{number}": array for number, array in enumerate(model.get_weights())}
-        np.savez(options.folder / "result.npz", loss=history.history["loss"], **arrays)
+        keep_result(options.folder, model, history)
 
 
 if __name__ == "__main__":

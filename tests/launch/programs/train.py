@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 import tfdist
+from tests.launch.programs.regression import batches, build, keep_result
 
 ROWS, BATCH, EPOCHS = 48, 8, 3
 
@@ -85,13 +84,7 @@ def main() -> None:
     strategy = tfdist.MultiWorkerMirroredStrategy()
     index = strategy.worker_index
     keras.utils.set_random_seed(7)
-    with strategy.scope():
-        layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
-        model = keras.Sequential(layers)
-        model.compile(keras.optimizers.Adam(0.01), "mse")
-    random = np.random.RandomState(3)
-    rows = random.randn(ROWS, 4).astype("float32"), random.randn(ROWS, 1).astype("float32")
-    data = tf.data.Dataset.from_tensor_slices(rows).shuffle(ROWS, seed=5).batch(BATCH)
+    model = build(strategy, lambda: keras.layers.Dense(8, "relu"), lambda: keras.layers.Dropout(0.2))
     callbacks: list[Any] = [tfdist.callbacks.Checkpoint(options.folder / "checkpoints", every_steps=2)]
     if options.pause:
         epoch, batch = map(int, options.pause.split(","))
@@ -107,10 +100,9 @@ def main() -> None:
         victim, epoch, batch = map(int, options.fail.split(","))
         if victim == index:
             callbacks.append(Fail(epoch, batch, options.folder / "failed"))
-    history = model.fit(data, epochs=EPOCHS, verbose=0, callbacks=callbacks)
+    history = model.fit(batches(ROWS, BATCH), epochs=EPOCHS, verbose=0, callbacks=callbacks)
     if strategy.is_chief:
-        arrays = {f"weight-{number}": array for number, array in enumerate(model.get_weights())}
-        np.savez(options.folder / "result.npz", loss=history.history["loss"], **arrays)
+        keep_result(options.folder, model, history)
 
 
 if __name__ == "__main__":
