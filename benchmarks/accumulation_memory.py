@@ -8,12 +8,14 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROWS = 1024
 HIDDEN = (4096, 2048)
 OPTIMIZER_STEPS = 2
+IMAGES = 256
 TIMEOUT_SECONDS = 120
 #: K, the model's dtype, the accumulators' dtype.
 CASES = [
@@ -56,6 +58,28 @@ def measure(steps: int, dtype: str, accumulator_dtype: str | None) -> tuple[int,
     return weights, sum(bytes_of(variable) for variable in accumulators), peak - before
 
 
+def measure_activations(steps: int, splits: int) -> int:
+    """Train a convolutional model, whose activations are large, on one device; by how much the process grew at most."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import tfdist
+
+    options = tfdist.gradients.AccumulationOptions(steps, splits=splits)
+    strategy = tfdist.OneDeviceStrategy(gradient_accumulation_steps=options)
+    x, y = np.random.rand(IMAGES, 64, 64, 3).astype("float32"), np.random.randint(0, 10, IMAGES)
+    tf.matmul(x[:, 0, :, 0], x[:, 0, :, 0], transpose_b=True)
+    before = resident_bytes()
+    with strategy.scope():
+        layers = [keras.layers.Conv2D(32, 3, padding="same", activation="relu") for _ in range(3)]
+        pool = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+        model = keras.Sequential([keras.Input((64, 64, 3)), *layers, *pool])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, batch_size=IMAGES // steps, epochs=OPTIMIZER_STEPS, verbose=0)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
 def bytes_of(variable: Any) -> int:
     return variable.shape.num_elements() * variable.dtype.size
 
@@ -70,15 +94,24 @@ def main() -> None:
     print("| dtype | accumulators' dtype | K | weights | accumulators | process at most |")
     print("|---|---|---|---|---|---|")
     for steps, dtype, accumulator_dtype in CASES:
-        # A process for each, since the largest memory of a process never falls.
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            sizes = pool.apply_async(measure, (steps, dtype, accumulator_dtype)).get(TIMEOUT_SECONDS)
+        sizes = in_a_process(measure, steps, dtype, accumulator_dtype)
         weights, accumulators, peak = (size / 1e6 for size in sizes)
         print(
             f"| {dtype} | {accumulator_dtype or 'the same'} | {steps} "
             f"| {weights:.1f} | {accumulators:.1f} | {peak:.0f} |",
             flush=True,
         )
+    print(f"\nActivations: {IMAGES} images an optimizer step, megabytes")
+    print("| steps | splits | process at most |")
+    print("|---|---|---|")
+    for steps, splits in ((1, 1), (8, 1), (1, 8)):
+        print(f"| {steps} | {splits} | {in_a_process(measure_activations, steps, splits) / 1e6:.0f} |", flush=True)
+
+
+def in_a_process(measure: Callable[..., Any], *arguments: Any) -> Any:
+    """What `measure` returns in a process of its own, since the largest memory of a process never falls."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply_async(measure, arguments).get(TIMEOUT_SECONDS)
 
 
 if __name__ == "__main__":
