@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
 
 from tfdist.errors import LaunchError
 from tfdist.launch import ElasticOptions, LaunchOptions
-from tfdist.launch.elastic.hosts import Host, is_here, is_loopback, parse_hosts
+from tfdist.launch.elastic.hosts import Host, is_here, is_loopback, machine_of, parse_hosts
 from tfdist.launch.elastic.members import HostRecords, Members, choose
 from tfdist.launch.elastic.workers import workers_of
 from tfdist.launch.progress import ProgressFiles
@@ -139,3 +140,14 @@ def test_few_workers_cut_batches_if_they_are_to(workers, expected, tmp_path):
         ) as specs:
             found = [spec.env.get("TFDIST_MICRO_BATCHES") for spec in specs]
         assert found == [expected if accumulate else None] * workers
+
+
+def test_all_names_of_a_machine_share_its_ports(tmp_path):
+    """192.0.2.1 is for documentation; the number is another way to write it."""
+    elastic = ElasticOptions(1, 4, hosts_file=tmp_path / "hosts")
+    members = Members(("192.0.2.1", "3221225985", "192.0.2.2", "unknown.invalid"))
+    with workers_of(members, ["true"], LaunchOptions(elastic=elastic), ProgressFiles(tmp_path)) as specs:
+        told = specs[0].opening.decode()
+    addresses = ["192.0.2.1:2222", "3221225985:2223", "192.0.2.2:2222", "unknown.invalid:2222"]
+    assert re.findall(r"[\w.]+:222\d", told)[:4] == addresses, told
+    assert machine_of("localhost") == machine_of("127.0.0.2") == "127.0.0.1"

@@ -97,6 +97,14 @@ def is_here(name: str) -> bool:
     return any(address.is_loopback or _is_own_address(address) for address in _addresses(name))
 
 
+@functools.lru_cache(maxsize=4096)
+def machine_of(name: str) -> str:
+    """The same for all names of one machine, as far as they can be looked up here."""
+    if is_here(name):
+        return "127.0.0.1"
+    return next(map(str, _addresses(name)), name)
+
+
 def is_loopback(name: str) -> bool:
     """Whether another machine that connects to this name reaches itself."""
     with contextlib.suppress(ValueError):

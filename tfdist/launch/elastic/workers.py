@@ -13,7 +13,7 @@ from tfdist.cluster.address import Address
 from tfdist.cluster.micro_batches import ENVIRONMENT as MICRO_BATCHES_ENVIRONMENT
 from tfdist.cluster.ports import HeldPorts
 from tfdist.errors import LaunchError
-from tfdist.launch.elastic.hosts import is_here, is_loopback
+from tfdist.launch.elastic.hosts import is_here, is_loopback, machine_of
 from tfdist.launch.elastic.members import Members
 from tfdist.launch.elastic.remote import remote_task
 from tfdist.launch.environment import task_environment
@@ -72,8 +72,8 @@ def _addresses(members: Members, options: LaunchOptions) -> Iterator[list[str]]:
     taken: Counter[str] = Counter()
     found = []
     for host in members.hosts:
-        # All names of this machine share its ports.
-        machine = _THIS_MACHINE if is_here(host) else host
+        # All names of a machine share its ports.
+        machine = machine_of(host)
         found.append(str(Address(_THIS_MACHINE if all_here else host, base + taken[machine])))
         taken[machine] += 1
     yield found
