@@ -18,6 +18,8 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from tests.helpers.warm_processes import server_pids
+
 T = TypeVar("T")
 
 # How long what is on its way out may take; costs nothing when all is clean.
@@ -53,7 +55,7 @@ def child_processes() -> set[int]:
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as children:
             found |= {int(pid) for pid in children.read().split()}
-    return {pid for pid in found if is_alive(pid)}
+    return {pid for pid in found - server_pids() if is_alive(pid)}
 
 
 def is_alive(pid: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.checkpoint.programs.train import EPOCHS, RECORDS, STEPS
 from tests.helpers.cluster_runner import ClusterFailed, run_python
+from tests.helpers.nightly import nightly
 from tests.helpers.setups import WORKERS
 
 pytestmark = pytest.mark.cluster
@@ -92,11 +93,11 @@ def test_killed_at_many_random_moments(tmp_path: Path, setup: str) -> None:
     ("setup", "options", "kill"),
     [
         ("one_device", ["--data=unknown", "--every_steps=12"], "1,11"),  # a checkpoint behind the epoch's last batch
-        ("one_device", ["--data=repeat"], "2,5"),
+        nightly("one_device", ["--data=repeat"], "2,5"),
         ("one_device", ["--data=arrays", "--schedule", "--ema"], "2,8"),
         ("one_device", ["--data=tfrecords"], "2,8"),
-        ("one_device_strategy", ["--data=dataset", "--steps_per_execution=5"], "2,9"),
-        ("one_device", ["--every_epoch"], "test,8"),
+        nightly("one_device_strategy", ["--data=dataset", "--steps_per_execution=5"], "2,9"),
+        nightly("one_device", ["--every_epoch"], "test,8"),
         ("one_device", ["--every_epoch", "--early_stopping"], "2,5"),
         ("mirrored2", ["--micro_batches=4", "--embedding", "--leftover=carry"], "2,6"),
     ],

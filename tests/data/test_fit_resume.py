@@ -9,6 +9,7 @@ import pytest
 
 from tests.data.programs.resume import EPOCHS, RECORDS
 from tests.helpers.cluster_runner import ClusterFailed, run_python
+from tests.helpers.nightly import nightly
 from tests.helpers.setups import WORKERS
 
 pytestmark = pytest.mark.cluster
@@ -29,12 +30,12 @@ def run_killed(setup: str, folder: Path, *options: str) -> None:
 @pytest.mark.parametrize(
     ("setup", "shuffle", "batch", "kill", "victim"),
     [
-        ("mirrored2", "global", 8, "1,6", 0),
+        nightly("mirrored2", "global", 8, "1,6", 0),
         ("mirrored2", "local", 8, "1,11", 0),  # the last batch of an epoch
         ("workers2", "global", 8, "1,6", 1),
-        ("workers2", "no", 8, "0,4", 0),
-        ("workers2", "local", 8, "1,7", 0),
-        ("workers2", "global", 8, "rename,8", 0),  # positions are saved, the weights that they belong to are not
+        nightly("workers2", "no", 8, "0,4", 0),
+        nightly("workers2", "local", 8, "1,7", 0),
+        nightly("workers2", "global", 8, "rename,8", 0),  # positions are saved, the weights that they belong to are not
         ("workers2", "global", 8, "rename,9", 0),  # weights are saved, Keras' metadata is not
     ],
 )
@@ -48,7 +49,7 @@ def test_each_record_is_used_once_an_epoch(
     np.testing.assert_array_equal(uses, np.full(RECORDS, EPOCHS))
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize("steps_per_execution", [nightly(1), 3])
 def test_in_the_same_order(tmp_path: Path, steps_per_execution: int) -> None:
     """With Adam the order counts, and the last batch has 6 rows; the same operations give the same bits."""
     options = ["--shuffle=global", "--batch=10", "--optimizer=adam", f"--steps_per_execution={steps_per_execution}"]

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfdist
+from tests.helpers.nightly import nightly
 from tests.helpers.tfrecords import ID, even, flat, ids_of, write_shards
 from tfdist.data import ShardOptions, read_tfrecords
 
@@ -150,7 +151,7 @@ def test_only_a_data_set_of_one_reader_has_a_position(pattern):
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("mode", ["", "local", "global"])
+@pytest.mark.parametrize("mode", [nightly(""), nightly("local"), "global"])
 def test_a_loop_that_is_killed_twice_sees_each_record_once_an_epoch(tmp_path, mode):
     """Killed in epoch 0 and again in epoch 2, 10 steps on; what it did is then what it does in one go."""
     pattern = write_shards(tmp_path, even(LOOP_RECORDS, 3))

@@ -61,9 +61,9 @@ def test_parameter_server_launched_and_alone():
     workers, steps, accuracy = re.findall(r"workers: (\d), steps: (\d+), accuracy: ([0-9.]+)", launched)[0]
     assert (workers, steps) == ("4", "225")
     assert float(accuracy) > 0.9
-    assert "workers: 2, steps: 45" in run("examples/parameter_server.py", "--epochs=1")
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 def test_asynchronous_and_incremental_sgd():
     launched = run("-m", "tfdist", "launch", "--workers=3", "--ps=1", "examples/async_sgd.py", "--update=bounded")
@@ -74,6 +74,7 @@ def test_asynchronous_and_incremental_sgd():
     assert (int(steps), float(accuracy) > 0.95) == (900, True)
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 def test_diloco_and_what_it_is_compared_with():
     """The same 60 steps of both; a guess at random among 128 characters has a loss of 4.85."""
@@ -88,6 +89,7 @@ def test_diloco_and_what_it_is_compared_with():
     assert max(found.values()) < 4
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 def test_two_towers_find_what_users_take_among_items_in_shards():
     """2,000 users' 38 items in batches of 256 are 296 steps; ten of 462 items drawn at random are 0.022 of them."""
@@ -165,6 +167,7 @@ def test_tfrecords_of_mnist_from_a_local_file(noise_as_mnist, tmp_path):
     assert re.findall(r"wrote (\d+) images", output) == ["96", "32"]
 
 
+@pytest.mark.nightly
 @pytest.mark.cluster
 def test_text_in_tfrecords_is_padded_less_and_learned_the_same_on_two_workers(tmp_path):
     options = ["examples/tfrecords_text.py", f"--folder={tmp_path}", "--epochs=2"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.cluster_runner import ClusterFailed, run_python
+from tests.helpers.nightly import nightly
 from tests.helpers.setups import WORKERS
 
 #: The same sums in another order where the number of replicas changes, in float32.
@@ -24,8 +25,8 @@ def run(setup: str, folder: Path, kind: str, *options: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "before", "after"),
     [
-        ("keras", "mirrored2", "mirrored2"),
-        ("keras", "workers2", "workers2"),
+        nightly("keras", "mirrored2", "mirrored2"),
+        nightly("keras", "workers2", "workers2"),
         ("keras", "workers2", "mirrored3"),
         ("tensorflow", "mirrored2", "one_device_strategy"),
         ("tensorflow", "workers2", "workers2"),

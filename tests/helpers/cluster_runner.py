@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.helpers.warm_processes import WarmProcess, start_warm
 from tfdist.cluster.ports import HeldPorts
 
+Process = subprocess.Popen[bytes] | WarmProcess
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -41,7 +43,7 @@ def exit_codes(args: Sequence[str], *, workers: int, logs: Path, timeout_seconds
         return ends_of(tasks, logs, timeout_seconds)
 
 
-def ends_of(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, timeout_seconds: float = 120) -> list[int]:
+def ends_of(tasks: Sequence[Process], logs: Path, timeout_seconds: float = 120) -> list[int]:
     """Wait for tasks of `started`; their exit codes.
 
     Raises:
@@ -55,13 +57,13 @@ def ends_of(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, timeout_second
 
 
 @contextlib.contextmanager
-def started(args: Sequence[str], *, workers: int, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def started(args: Sequence[str], *, workers: int, logs: Path) -> Iterator[list[Process]]:
     """The tasks of `run_python` while they run; those that are left are killed."""
     logs.mkdir(parents=True, exist_ok=True)
     with HeldPorts(max(workers, 1)) as held:
         configs = _configs(held.ports, workers)
         held.release_for_servers()
-        tasks = [_start(args, config, logs / f"{index}.log") for index, config in enumerate(configs)]
+        tasks = [start(args, config, logs / f"{index}.log", index) for index, config in enumerate(configs)]
         try:
             yield tasks
         finally:
@@ -76,18 +78,28 @@ def _configs(ports: Sequence[int], workers: int) -> list[str | None]:
     return [json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}) for i in range(workers)]
 
 
-def _start(args: Sequence[str], config: str | None, log: Path) -> subprocess.Popen[bytes]:
+def start(args: Sequence[str], config: str | None, log: Path, index: int = 0, *, prefix: Sequence[str] = ()) -> Process:
+    """Start `python *args` in a session of its own.
+
+    Args:
+        args: of Python.
+        config: TF_CONFIG, None for none.
+        log: what it prints is added to this file.
+        index: of the task; the next one's hash values differ, say, as those of real processes do.
+        prefix: what the command begins with, such as what runs it in another network.
+    """
     env = {**os.environ, **QUIET}
     env.pop("TF_CONFIG", None)
     if config is not None:
         env["TF_CONFIG"] = config
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, *args], env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    with log.open("ab") as output:
+        warm = None if prefix else start_warm(args, env, output, index)
+        return warm or subprocess.Popen(
+            [*prefix, sys.executable, *args], env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
-def _wait(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, deadline: float) -> None:
+def _wait(tasks: Sequence[Process], logs: Path, deadline: float) -> None:
     """Poll until all are done; the first to fail is reported, not those it takes along."""
     running = dict(enumerate(tasks))
     while running:
@@ -102,7 +114,7 @@ def _wait(tasks: Sequence[subprocess.Popen[bytes]], logs: Path, deadline: float)
         time.sleep(0.05)
 
 
-def _still_running(tasks: Sequence[subprocess.Popen[bytes]], logs: Path) -> str:
+def _still_running(tasks: Sequence[Process], logs: Path) -> str:
     running = [index for index, task in enumerate(tasks) if task.poll() is None]
     texts = "\n".join(f"task {index}:\n{_tail(logs / f'{index}.log')}" for index in running)
     return f"out of time; still running:\n{texts}"
@@ -112,7 +124,7 @@ def _tail(log: Path, characters: int = 6000) -> str:
     return log.read_text(errors="replace")[-characters:]
 
 
-def _kill(task: subprocess.Popen[bytes]) -> None:
+def _kill(task: Process) -> None:
     if task.poll() is None:
         os.killpg(task.pid, signal.SIGKILL)
     task.wait(timeout=30)

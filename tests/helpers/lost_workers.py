@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.cluster_runner import QUIET
+from tests.helpers.cluster_runner import Process, start
 from tfdist.cluster.ports import HeldPorts
 
-ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 120.0
 
 
@@ -66,14 +62,13 @@ def lose(
         addresses = addresses or [f"127.0.0.1:{port}" for port in held.ports]
         held.release_for_servers()
         arguments = ["-m", "tests.strategies.programs.lost_workers", str(folder), fault, str(victim)]
-        processes = []
+        processes: list[Process] = []
         try:
             for worker in range(workers):
                 task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
-                env = {**os.environ, **QUIET, "TF_CONFIG": json.dumps(task)}
-                command = [*prefix(worker), sys.executable, *arguments, json.dumps(dict(options or {}))]
-                with (folder / f"{worker}.log").open("wb") as log:
-                    processes.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log))
+                command = [*arguments, json.dumps(dict(options or {}))]
+                log = folder / f"{worker}.log"
+                processes.append(start(command, json.dumps(task), log, worker, prefix=prefix(worker)))
             at = _fault_of(folder, processes)
             do()
             ends = _ends_of(processes, victim, at, deadline_seconds)
@@ -88,7 +83,7 @@ def lose(
     ]
 
 
-def _fault_of(folder: Path, processes: list[subprocess.Popen[bytes]]) -> float:
+def _fault_of(folder: Path, processes: list[Process]) -> float:
     """When it happened; every other worker was training by then."""
     fault, deadline = folder / "fault", time.monotonic() + START_SECONDS
     while not fault.exists():
@@ -100,9 +95,7 @@ def _fault_of(folder: Path, processes: list[subprocess.Popen[bytes]]) -> float:
     return json.loads(fault.read_text())["at"]
 
 
-def _ends_of(
-    processes: list[subprocess.Popen[bytes]], victim: int, at: float, deadline_seconds: float
-) -> dict[int, float]:
+def _ends_of(processes: list[Process], victim: int, at: float, deadline_seconds: float) -> dict[int, float]:
     ends: dict[int, float] = {}
     survivors = [index for index in range(len(processes)) if index != victim]
     while len(ends) < len(survivors):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.helpers.cluster_runner import QUIET
+from tests.helpers.cluster_runner import Process, start
 from tfdist.cluster import Cluster, Task
 from tfdist.cluster.ports import HeldPorts
 
@@ -27,13 +24,11 @@ class Tasks:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self._cluster, self._folder = cluster, folder
-        self._processes: dict[Task, subprocess.Popen[bytes]] = {}
+        self._processes: dict[Task, Process] = {}
 
     def start(self, task: Task) -> None:
-        env = {**os.environ, **QUIET, "TF_CONFIG": self._cluster.at(task).to_tf_config()}
-        with (self._folder / f"{task.type}-{task.index}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tfdist.coordination.server"]
-            self._processes[task] = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        config, log = self._cluster.at(task).to_tf_config(), self._folder / f"{task.type}-{task.index}.log"
+        self._processes[task] = start(["-m", "tfdist.coordination.server"], config, log, task.index)
 
     def signal(self, task: Task, number: int) -> None:
         self._processes[task].send_signal(number)

@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 
 from tests.helpers.cluster_runner import run_python
+from tests.helpers.nightly import nightly
 from tests.helpers.once import once
 from tests.strategies.programs.local_sgd_cases import CASES
 
 #: In float64, of the same sums in another order.
 TOLERANCE = 1e-12
+ON_WORKERS = ("sgd", "batch normalization", "adam averaged", "diloco", "warm-up", "fragments", "overlap", "saved")
 #: Workers and devices of each, and what is trained there.
 SETUPS = {
-    (1, 2): [name for name in CASES if name != "levels"],
-    (1, 3): ["diloco"],
-    (2, 1): ["sgd", "batch normalization", "adam averaged", "diloco", "warm-up", "fragments", "overlap", "saved"],
+    (1, 2): [name for name in CASES if name not in ("levels", *ON_WORKERS)],
+    (2, 1): [*ON_WORKERS],
     (2, 2): ["levels"],
+    (1, 3): [*ON_WORKERS],
 }
+NIGHTLY = [(1, 3)]
 
 
 @once
@@ -40,7 +43,12 @@ def results(program: str, workers: int, devices: int) -> list[dict[str, Any]]:
 @pytest.mark.cluster
 @pytest.mark.timeout(1200)  # the first test of a set-up runs all of its cases, twice
 @pytest.mark.parametrize(
-    ("workers", "devices", "case"), [(*setup, case) for setup, cases in SETUPS.items() for case in cases]
+    ("workers", "devices", "case"),
+    [
+        nightly(*setup, case) if setup in NIGHTLY else (*setup, case)
+        for setup, cases in SETUPS.items()
+        for case in cases
+    ],
 )
 def test_equals_models_averaged_by_hand(workers: int, devices: int, case: str) -> None:
     (expected,) = results("local_sgd_simulation", workers, devices)

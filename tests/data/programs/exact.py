@@ -1,6 +1,7 @@
 """Two workers train on TFRecords under every sharding rule and shuffle, and compare themselves with one device.
 
-`python -m tests.data.programs.exact FOLDER` on each worker. The one device is given, step by step, the batches of all
+`python -m tests.data.programs.exact FOLDER [--all]` on each worker; without `--all` every rule and shuffle with uneven
+files, and one of each with the others. The one device is given, step by step, the batches of all
 workers together, read without a strategy.
 """
 
@@ -55,25 +56,33 @@ def optimizer() -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(0.05)
 
 
-def main(folder: Path) -> None:
+#: Shuffle and sharding.
+WAYS = [(False, "auto"), (False, "batches"), ("local", "auto"), ("local", "batches"), ("global", "auto")]
+
+
+def cases(*, all_of_them: bool) -> list[tuple[str, Any, str]]:
+    """Kind of files, shuffle and sharding."""
+    found = [(kind, *way) for kind in SPLITS for way in WAYS]
+    return found if all_of_them else [one for one in found if one[0] == "uneven" or one[1:] == WAYS[0]]
+
+
+def main(folder: Path, *, all_of_them: bool) -> None:
     strategy = tfdist.MultiWorkerMirroredStrategy()
-    for kind in SPLITS:
+    for kind, shuffle, sharding in cases(all_of_them=all_of_them):
         pattern = str(folder / kind / "rows-*.tfrecord")
-        for shuffle in (False, "local", "global"):
-            for sharding in ("auto", "batches") if shuffle != "global" else ("auto",):
-                options = {"batch_size": 8, "label": "y", "shuffle": shuffle, "sharding": sharding, "seed": 5}
-                with strategy.scope():
-                    data = read_tfrecords(pattern, FEATURES, **options)
-                model = Setup(strategy).classifier(optimizer)
-                history = model.fit(data.map(lambda x, y: (x["x"], y)), epochs=EPOCHS, verbose=0)
-                reference = Setup(None).classifier(optimizer)
-                steps = [reference.train_on_batch(x, y) for x, y in shares(pattern, **options)]
-                message = f"{kind}, shuffle={shuffle}, sharding={sharding}"
-                assert len(steps) == EPOCHS * -(-ROWS // 8), message
-                assert len(history.history["loss"]) == EPOCHS
-                np.testing.assert_allclose(weights(model), weights(reference), atol=TOLERANCE, err_msg=message)
-                print("exact:", message, flush=True)
+        options = {"batch_size": 8, "label": "y", "shuffle": shuffle, "sharding": sharding, "seed": 5}
+        with strategy.scope():
+            data = read_tfrecords(pattern, FEATURES, **options)
+        model = Setup(strategy).classifier(optimizer)
+        history = model.fit(data.map(lambda x, y: (x["x"], y)), epochs=EPOCHS, verbose=0)
+        reference = Setup(None).classifier(optimizer)
+        steps = [reference.train_on_batch(x, y) for x, y in shares(pattern, **options)]
+        message = f"{kind}, shuffle={shuffle}, sharding={sharding}"
+        assert len(steps) == EPOCHS * -(-ROWS // 8), message
+        assert len(history.history["loss"]) == EPOCHS
+        np.testing.assert_allclose(weights(model), weights(reference), atol=TOLERANCE, err_msg=message)
+        print("exact:", message, flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), all_of_them="--all" in sys.argv)
