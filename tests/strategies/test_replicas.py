@@ -14,3 +14,4 @@ from tests.helpers.setups import WORKERS
 @pytest.mark.parametrize("setup", ["mirrored2", "workers2"])
 def test_masks_and_statistics(setup: str, tmp_path: Path) -> None:
     run_python(["-m", "tests.strategies.programs.replicas", setup], workers=WORKERS[setup], logs=tmp_path)
+    assert "AutoGraph" not in (tmp_path / "0.log").read_text()
