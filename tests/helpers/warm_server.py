@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import warnings
 from typing import Any
 
 import keras
@@ -45,7 +46,10 @@ def serve(requests: socket.socket) -> tuple[dict[str, Any], int] | None:
             text, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 1)
             if not text:
                 return None
-            pid = os.fork()
+            with warnings.catch_warnings():
+                # Python warns of threads, which here is NumPy's, that knows how to fork.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
             if pid == 0:
                 # Of its own group before anybody knows of it, so that the group can be killed.
                 os.setsid()
