@@ -21,10 +21,11 @@ import tfdist
 from tests.checkpoint.programs.train import STEPS
 from tests.checkpoint.test_resume import expect_equal, run
 from tests.conftest import poll
-from tests.helpers.cluster_runner import QUIET, ends_of, exit_codes, started
+from tests.helpers.cluster_runner import ends_of, exit_codes, started
 from tests.helpers.disks import make_read_only, small_disk
 from tests.helpers.once import once
 from tests.helpers.setups import WORKERS, features, labels
+from tests.helpers.warm_processes import QUIET
 from tfdist.checkpoint.files import CheckpointFiles
 from tfdist.checkpoint.sigterm import SAME_NOTICE_SECONDS
 from tfdist.cluster.exit_codes import PREEMPTED

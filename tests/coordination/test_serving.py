@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.cluster_runner import QUIET
+from tests.helpers.warm_processes import QUIET
 from tfdist.cluster.ports import HeldPorts
 
 pytestmark = pytest.mark.cluster

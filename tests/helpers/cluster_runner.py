@@ -12,11 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.helpers.warm_processes import WarmProcess, start_warm
+from tests.helpers.warm_processes import QUIET, WarmProcess, start_warm
 from tfdist.cluster.ports import HeldPorts
 
 Process = subprocess.Popen[bytes] | WarmProcess
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONUNBUFFERED": "1"}
 
 
 class ClusterFailed(AssertionError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -20,6 +19,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+#: Of all programs that tests start.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONUNBUFFERED": "1"}
 SERVERS = 2
 #: What may be otherwise than when the servers were started, since modules don't look at it when they are imported.
 LATE = (
@@ -116,19 +117,24 @@ class _Server:
         self.process.wait(10)
 
 
-@functools.cache
-def _servers() -> list[_Server]:
-    from tests.helpers.cluster_runner import QUIET
+_servers: list[_Server] = []
+_making = threading.Lock()
+#: Before any test has changed it.
+_environment = {**os.environ, **QUIET}
 
-    made = [_Server({**os.environ, **QUIET}) for _ in range(SERVERS)]
-    for server in made:
-        atexit.register(server.close)
-    return made
+
+def _server(index: int) -> _Server:
+    """One of the servers, which are started when the first is asked for."""
+    with _making:
+        while len(_servers) < SERVERS:
+            _servers.append(_Server(_environment))
+            atexit.register(_servers[-1].close)
+    return _servers[index % SERVERS]
 
 
 def server_pids() -> set[int]:
     """Of processes that stay until all tests are done."""
-    return {server.process.pid for server in _servers()} if _servers.cache_info().currsize else set()
+    return {server.process.pid for server in _servers}
 
 
 def start_warm(args: Sequence[str], env: Mapping[str, str], output: IO[bytes], index: int) -> WarmProcess | None:
@@ -142,7 +148,7 @@ def start_warm(args: Sequence[str], env: Mapping[str, str], output: IO[bytes], i
     """
     if args[0] != "-m" or os.environ.get("TFDIST_COLD_TESTS") or sys.platform != "linux":
         return None
-    server = _servers()[index % SERVERS]
+    server = _server(index)
     changed = {name for name, _ in server.env.items() ^ env.items()}
     if any(not name.startswith(LATE) for name in changed):
         return None

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.cluster_runner import QUIET
+from tests.helpers.warm_processes import QUIET
 
 pytestmark = [pytest.mark.nightly, pytest.mark.cluster, pytest.mark.timeout(3 * 3600)]
 

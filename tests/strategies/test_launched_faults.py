@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.helpers.cluster_runner import QUIET
+from tests.helpers.warm_processes import QUIET
 from tests.strategies.programs.launched_faults import EXIT_CODE, STEPS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]

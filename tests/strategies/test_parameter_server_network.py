@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.cluster_runner import QUIET
 from tests.helpers.networks import HERE, THERE, two_networks
+from tests.helpers.warm_processes import QUIET
 from tests.strategies.programs.cut_network import PATIENCE_SECONDS
 from tests.strategies.programs.parameter_server_faults import ROWS, STEPS
 

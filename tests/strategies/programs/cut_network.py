@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import tfdist
-from tests.helpers.cluster_runner import QUIET
 from tests.helpers.seen import seen
+from tests.helpers.warm_processes import QUIET
 from tests.strategies.programs.parameter_server_faults import STEPS, At, data, make_model, steps_of
 from tfdist.cluster import Cluster, Task
 
