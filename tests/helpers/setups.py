@@ -21,7 +21,20 @@ WORKERS = {
     "workers3": 3,
     "parameter_server": 0,
     "parameter_server2": 0,
+    "hybrid_data": 0,
+    "hybrid_tensor": 0,
+    "hybrid_fsdp_tensor": 0,
+    "hybrid_zero1": 0,
 }
+
+#: Meshes of four logical CPUs, and how variables are split.
+HYBRID: dict[str, dict[str, Any]] = {
+    "hybrid_data": {"mesh": {"batch": 4}},
+    "hybrid_tensor": {"mesh": {"model": 4}, "layout_map": "columns"},
+    "hybrid_fsdp_tensor": {"mesh": {"batch": 2, "model": 2}, "layout_map": "columns", "zero_stage": 3},
+    "hybrid_zero1": {"mesh": {"model": 2, "batch": 2}, "layout_map": "columns", "zero_stage": 1},
+}
+COLUMNS = {r".*dense/kernel": (None, "model"), r".*dense/bias": ("model",), r".*embeddings": (None, "model")}
 
 _servers = contextlib.ExitStack()
 
@@ -50,13 +63,18 @@ class Setup:
             strategy = tfdist.ParameterServerStrategy(cluster, max_in_flight=1, replicas_per_worker=replicas)
             return cls(strategy, name)
 
+        if name in HYBRID:
+            _cut_cpu(4)
+            options = dict(HYBRID[name])
+            if options.get("layout_map") == "columns":
+                options["layout_map"] = COLUMNS
+            return cls(tfdist.HybridParallelStrategy(**options), name)
+
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):
             return cls(family.MultiWorkerMirroredStrategy(), name)
         replicas = int(name.removeprefix("mirrored"))
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * replicas
-        )
+        _cut_cpu(replicas)
         return cls(family.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]), name)
 
     @property
@@ -86,6 +104,11 @@ class Setup:
                 [keras.Input((6,)), keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(3)]
             )
             return compiled(model, optimizer, loss, **compile_options)
+
+
+def _cut_cpu(count: int) -> None:
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
 
 
 def compiled(model: keras.Model, optimizer: Any = "sgd", loss: Any = None, **options: Any) -> keras.Model:

@@ -1,0 +1,56 @@
+"""Says which Keras variable TensorFlow is just making.
+
+Upstream: Keras gives TensorFlow the variable's name and a function that makes the value, so the one who makes it knows
+neither Keras' path, by which layouts are chosen, nor the initializer.
+Here: both can be asked for while the variable is made. Seen in Keras 3.15.1. Can go when Keras passes them on.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import keras
+from keras.src.backend.tensorflow.core import Variable
+
+_initialize, _initialize_with_initializer = Variable._initialize, Variable._initialize_with_initializer
+_local = threading.local()
+
+
+class Creation(NamedTuple):
+    """What is being made: the Keras variable, and its initializer, or None where it is given a value."""
+
+    variable: Any
+    initializer: Any
+
+
+def install() -> None:
+    """Replace the two methods of Keras' variables."""
+    Variable._initialize = initialize
+    Variable._initialize_with_initializer = initialize_with_initializer
+
+
+def current_creation() -> Creation | None:
+    """The Keras variable that is being made in this thread, or None."""
+    return getattr(_local, "creation", None)
+
+
+def initialize(self: Any, value: Any) -> None:
+    """Upstream's."""
+    outer = current_creation()
+    if outer is None or outer.variable is not self:
+        _local.creation = Creation(self, None)
+    try:
+        _initialize(self, value)
+    finally:
+        _local.creation = outer
+
+
+def initialize_with_initializer(self: Any, initializer: Any) -> None:
+    """Upstream's."""
+    outer = current_creation()
+    _local.creation = Creation(self, initializer if isinstance(initializer, keras.initializers.Initializer) else None)
+    try:
+        _initialize_with_initializer(self, initializer)
+    finally:
+        _local.creation = outer
