@@ -1,16 +1,21 @@
-"""Says which Keras variable TensorFlow is just making.
+"""Says which Keras variable TensorFlow is just making, or makes none.
 
 Upstream: Keras gives TensorFlow the variable's name and a function that makes the value, so the one who makes it knows
 neither Keras' path, by which layouts are chosen, nor the initializer.
-Here: both can be asked for while the variable is made. Seen in Keras 3.15.1. Can go when Keras passes them on.
+Here: both can be asked for while the variable is made; and a model can be built of which there are only the shapes, to
+plan where its variables go. Seen in Keras 3.15.1. Can go when Keras passes them on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.backend.tensorflow.core import Variable
 
 _initialize, _initialize_with_initializer = Variable._initialize, Variable._initialize_with_initializer
@@ -35,6 +40,19 @@ def current_creation() -> Creation | None:
     return getattr(_local, "creation", None)
 
 
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Keras variables that are made in here have no value, and names are given as if they had never been made."""
+    install()
+    names = copy.copy(global_state.get_global_attribute("object_name_uids"))
+    outer, _local.shapes_only = getattr(_local, "shapes_only", False), True
+    try:
+        yield
+    finally:
+        _local.shapes_only = outer
+        global_state.set_global_attribute("object_name_uids", names)
+
+
 def initialize(self: Any, value: Any) -> None:
     """Upstream's."""
     outer = current_creation()
@@ -47,7 +65,10 @@ def initialize(self: Any, value: Any) -> None:
 
 
 def initialize_with_initializer(self: Any, initializer: Any) -> None:
-    """Upstream's."""
+    """Upstream's; or what upstream does while it can't make variables: it remembers the initializer."""
+    if getattr(_local, "shapes_only", False):
+        self._initializer = initializer
+        return
     outer = current_creation()
     _local.creation = Creation(self, initializer if isinstance(initializer, keras.initializers.Initializer) else None)
     try:

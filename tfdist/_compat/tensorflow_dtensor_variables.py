@@ -39,6 +39,7 @@ class MeshVariable(d_variable.DVariable):
     Args:
         value: a tensor on the mesh, in the layout in which the variable is kept.
         used: the layout in which layers read it.
+        slot_of: the parameter for which an optimizer keeps it; None for others.
         to_mesh: brings a tensor of the host to the mesh, in a given layout.
         to_host: puts a tensor of the mesh together, as an array.
     """
@@ -51,11 +52,12 @@ class MeshVariable(d_variable.DVariable):
         value: tf.Tensor,
         *,
         used: dtensor.Layout,
+        slot_of: Any = None,
         to_mesh: Callable[[Any, dtensor.Layout], tf.Tensor],
         to_host: Callable[[tf.Tensor], np.ndarray],
         **options: Any,
     ) -> None:
-        self.used, self._to_mesh, self._to_host = used, to_mesh, to_host
+        self.used, self.slot_of, self._to_mesh, self._to_host = used, slot_of, to_mesh, to_host
         super().__init__(value, **options)
 
     # Reading.
@@ -86,7 +88,7 @@ class MeshVariable(d_variable.DVariable):
         return self._as_asked(super().read_value())
 
     def _as_asked(self, value: tf.Tensor) -> tf.Tensor:
-        if self.used == self.layout or getattr(_local, "as_kept", False) or tf.executing_eagerly():
+        if self.used == self.layout or getattr(_local, "as_kept", False):
             return value
         return dtensor.relayout(value, self.used)
 

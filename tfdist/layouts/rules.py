@@ -26,7 +26,7 @@ class LayoutRules:
         ValueError: a key is no regular expression, a layout is no tuple, or names an axis that isn't there.
     """
 
-    def __init__(self, layout_map: LayoutMap | None, axes: MeshAxes) -> None:
+    def __init__(self, layout_map: Any, axes: MeshAxes) -> None:
         self._axes = axes
         self._specs = {key: _rule(key, layout) for key, layout in _items(layout_map)}
         self._patterns = {key: _pattern(key) for key in self._specs}

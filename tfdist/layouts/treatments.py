@@ -40,9 +40,11 @@ _WHOLE = Treatment(inputs="whole", whole_weights=True)
 _TREATMENTS: dict[str, Treatment] = {
     # Filters must be whole, and channels that are split can't be pooled.
     **dict.fromkeys(["BaseConv", "BaseConvTranspose", "BasePooling", "BaseAdaptivePooling"], _BY_ROWS),
+    # They repeat heads of keys, or cut time steps out, of which DTensor would have to move parts.
+    **dict.fromkeys(["GroupedQueryAttention", "TimeDistributed"], _BY_ROWS),
     # A loop would crash DTensor.
     "RNN": Treatment(inputs="rows", whole_weights=True, unrolled=True),
-    # Keras squares the gradients of rows one by one, which a table that was gathered would add up before.
+    # Keras takes the gradients of rows one by one, which a table that was gathered would add up before.
     "Embedding": Treatment(weights_as_kept=True),
 }
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from tfdist._compat.keras_variable_creation import current_creation
@@ -48,22 +46,22 @@ class VariableMaker:
         return MeshVariable(
             from_parts(value.part, kept, value.shape),
             used=layout_of(self._mesh, placement.used),
+            slot_of=like if _is_slot(like, value.shape) else None,
             to_mesh=to_mesh,
             to_host=to_host,
             **{**options, "dtype": value.dtype},
         )
 
     def _placement(self, path: str, shape: list[int], like: Any, is_parameter: bool) -> Placement:
-        if isinstance(like, MeshVariable) and like.shape.as_list() == shape:
+        if _is_slot(like, shape):
             return self._placements.of_slot(spec_of(like.layout), shape)
         return self._placements.of_variable(path, shape, is_parameter=is_parameter)
+
+
+def _is_slot(like: Any, shape: list[int]) -> bool:
+    return isinstance(like, MeshVariable) and like.shape.as_list() == shape
 
 
 def spec_of(layout: dtensor.Layout) -> tuple[str | None, ...]:
     """The axis of each dimension of a layout, or None."""
     return tuple(None if axis == dtensor.UNSHARDED else axis for axis in layout.sharding_specs)
-
-
-def part_bytes(layout: dtensor.Layout, shape: Any, dtype: tf.DType) -> int:
-    """Bytes of a variable on each device."""
-    return int(np.prod([size // layout.num_shards(place) for place, size in enumerate(shape)], dtype=int)) * dtype.size

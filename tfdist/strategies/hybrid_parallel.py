@@ -17,10 +17,13 @@ from tensorflow.experimental import dtensor
 
 from tfdist import _compat
 from tfdist._compat import hooks
+from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.tensorflow_dtensor import MeshExtended, switch_off_combining
 from tfdist._compat.tensorflow_dtensor_variables import as_kept
+from tfdist.layouts.automatic import AutomaticRules
 from tfdist.layouts.devices import mesh_devices
+from tfdist.layouts.memory import MemoryReport
 from tfdist.layouts.mesh_axes import mesh_axes
 from tfdist.layouts.placement import Placements
 from tfdist.layouts.rules import LayoutMap, LayoutRules
@@ -28,6 +31,7 @@ from tfdist.log import logger
 from tfdist.parallel.batches import Batches, MeshDataset
 from tfdist.parallel.gradients import in_layouts_of
 from tfdist.parallel.layers import treat_layers
+from tfdist.parallel.report import memory_report
 from tfdist.parallel.variables import VariableMaker
 from tfdist.strategies.checks import refuse_foreign_optimizer
 from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
@@ -44,7 +48,8 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
             last one fastest; or a `keras.distribution.DeviceMesh`.
         layout_map: how variables are split: by regular expressions that match Keras' whole paths, a tuple with the name
             of an axis or None for each dimension; or a `keras.distribution.LayoutMap`. Variables that no key
-            matches are on every device. None for data parallelism alone, or FSDP.
+            matches are on every device. "auto" goes by names and shapes (`tfdist.layouts.auto`). None for data
+            parallelism alone, or FSDP.
         zero_stage: 0; 1 to split the slots of optimizers over the batch axis as well; 3 to split parameters too, which
             are then gathered as layers use them (FSDP; Rajbhandari et al., "ZeRO", 2020).
         devices: such as `["GPU:0", "GPU:1"]`; None for the GPUs, or the logical CPUs where there are none.
@@ -67,14 +72,15 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
     def __init__(
         self,
         mesh: Any,
-        layout_map: LayoutMap | None = None,
+        layout_map: LayoutMap | str | None = None,
         *,
         zero_stage: int = 0,
         devices: Sequence[str] | None = None,
         batch_axis: str = "batch",
     ) -> None:
         self.mesh_axes = mesh_axes(mesh, batch_axis)
-        self._rules = LayoutRules(layout_map, self.mesh_axes)
+        is_automatic = isinstance(layout_map, str) and layout_map == "auto"
+        self._rules = AutomaticRules(self.mesh_axes) if is_automatic else LayoutRules(layout_map, self.mesh_axes)
         self._placements = Placements(self.mesh_axes, self._rules, zero_stage)
         names = mesh_devices(devices, self.mesh_axes)
         switch_off_combining()
@@ -88,6 +94,25 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
     def zero_stage(self) -> int:
         """0, 1 or 3."""
         return self._placements.zero_stage
+
+    def summary(self, model: Any, print_fn: Callable[[str], Any] | None = print) -> MemoryReport:
+        """Variables of a built model, their layouts, and the bytes that they take on each device.
+
+        Args:
+            model: made in the scope; slots are counted if it is compiled.
+            print_fn: what the table is given to; None for nothing.
+
+        Example:
+            >>> report = strategy.summary(model)
+            >>> report.parameter_bytes, report.slot_bytes
+        """
+        with self.scope():
+            if model.optimizer is not None and model.built:
+                build_if_needed(model.optimizer, model.trainable_variables)
+        report = memory_report(model, self.mesh_axes, self._placements)
+        if print_fn is not None:
+            print_fn(str(report))
+        return report
 
     # What tf.distribute asks for, see _compat/tensorflow_dtensor.py.
 
@@ -125,10 +150,10 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
         return on_all(self.mesh, value)
 
     def call_on_mesh(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a function eagerly on the mesh."""
+        """Call a function eagerly on the mesh; every device has all of what it returns."""
         args, kwargs = self._batches.on_mesh((args, kwargs))
         with dtensor.default_mesh(self.mesh):
-            return function(*args, **kwargs)
+            return tf.nest.map_structure(self.whole, function(*args, **kwargs))
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """The function that Keras calls once an execution."""
