@@ -55,10 +55,10 @@ class LayoutRules:
         self._axes.check(spec, len(shape), f"{path!r}, which layout_map[{keys[0]!r}] matches")
         return spec
 
-    @property
-    def unused(self) -> list[str]:
-        """Keys that have matched no variable yet."""
-        return [key for key in self._specs if key in self._unused]
+    def take_unused(self) -> list[str]:
+        """Keys that have matched no variable yet, each once."""
+        unused, self._unused = [key for key in self._specs if key in self._unused], set()
+        return unused
 
 
 def _items(layout_map: Any) -> list[tuple[str, Any]]:

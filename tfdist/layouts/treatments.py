@@ -44,6 +44,11 @@ _TREATMENTS: dict[str, Treatment] = {
     **dict.fromkeys(["GroupedQueryAttention", "TimeDistributed"], _BY_ROWS),
     # A loop would crash DTensor.
     "RNN": Treatment(inputs="rows", whole_weights=True, unrolled=True),
+    # They fail or hang while they run, and take the next step along.
+    "RandomCrop": Treatment(reason="DTensor would crop parts of pictures. Crop in the data set, with dataset.map()."),
+    "RandomElasticTransform": Treatment(
+        reason="DTensor would wait for itself. Transform in the data set, with dataset.map()."
+    ),
     # Keras takes the gradients of rows one by one, which a table that was gathered would add up before.
     "Embedding": Treatment(weights_as_kept=True),
 }

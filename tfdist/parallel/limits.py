@@ -44,15 +44,23 @@ def explained(graph: tf.Graph | None) -> Iterator[None]:
     """In place of DTensor's error, one that says where the operation comes from and what to do.
 
     Raises:
-        ValueError: the graph has an operation that DTensor doesn't know.
+        ValueError: the graph has an operation that DTensor doesn't know, or can't lay out as it is used.
     """
     try:
         yield
     except tf.errors.UnknownError as error:
         unknown = _NO_RULE.search(str(error))
-        if unknown is None:
-            raise
-        raise ValueError(_message(unknown[1], graph)) from error
+        if unknown is not None:
+            raise ValueError(_message(unknown[1], graph)) from error
+        if "tensorflow/dtensor" in str(error):
+            raise ValueError(f"DTensor can't lay out the step: {_said(error)}. {_ANYWAY}") from error
+        raise
+
+
+def _said(error: Exception) -> str:
+    """What DTensor's compiler said, without places in its source and the code of the operation."""
+    text = str(error).partition("error: ")[2] or str(error)
+    return text.partition("\n")[0].strip().removesuffix(".")
 
 
 def _message(kind: str, graph: tf.Graph | None) -> str:

@@ -36,6 +36,9 @@ from tfdist.parallel.variables import VariableMaker
 from tfdist.strategies.checks import refuse_foreign_optimizer
 from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
 
+#: How many of a model's variables a warning names.
+_PATHS = 20
+
 
 class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
     """Tensor parallelism, FSDP and data parallelism on one mesh of devices, for unmodified Keras 3 models.
@@ -174,12 +177,13 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
 
     def check_before_steps(self, model: Any) -> None:
         """Say which rules had no effect."""
-        unused = self._rules.unused
+        paths = [variable.path for variable in model.trainable_variables]
+        unused = self._rules.take_unused()
         if unused:
             logger.warning(
-                "layout_map: no variable has a path that %s matches as a whole, so nothing is split by it. "
-                "Received: the paths %s.",
-                *(", ".join(map(repr, unused)), [variable.path for variable in model.variables][:20]),
+                "layout_map: no variable has a path that %s matches as a whole, so nothing is split by it. The model has "
+                "%s%s.",
+                *(", ".join(map(repr, unused)), ", ".join(paths[:_PATHS]), " ..." if len(paths) > _PATHS else ""),
             )
 
     def _refuse_xla(self, model: Any) -> None:
