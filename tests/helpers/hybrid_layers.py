@@ -18,7 +18,6 @@ from tfdist.layouts.treatments import treatment_of
 
 #: Float32 rounding of one step.
 TOLERANCE = 1e-5
-#: A name is looked for at the beginning of a line of the table.
 HEAD = """# Keras' layers on a mesh
 
 Each layer class that `keras.layers` exports, in a model with a `Dense` layer before it (where it takes floats) and one

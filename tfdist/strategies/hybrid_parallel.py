@@ -181,8 +181,8 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
         unused = self._rules.take_unused()
         if unused:
             logger.warning(
-                "layout_map: no variable has a path that %s matches as a whole, so nothing is split by it. The model has "
-                "%s%s.",
+                "layout_map: no variable has a path that %s matches as a whole, so nothing is split by it. "
+                "Received: %s%s.",
                 *(", ".join(map(repr, unused)), ", ".join(paths[:_PATHS]), " ..." if len(paths) > _PATHS else ""),
             )
 
