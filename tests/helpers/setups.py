@@ -21,20 +21,19 @@ WORKERS = {
     "workers3": 3,
     "parameter_server": 0,
     "parameter_server2": 0,
+    "hybrid": 0,
     "hybrid_data": 0,
-    "hybrid_tensor": 0,
-    "hybrid_fsdp_tensor": 0,
-    "hybrid_zero1": 0,
 }
 
-#: Meshes of four logical CPUs, and how variables are split.
+#: Meshes of four logical CPUs: tensors and FSDP together, and data parallelism alone.
 HYBRID: dict[str, dict[str, Any]] = {
+    "hybrid": {
+        "mesh": {"batch": 2, "model": 2},
+        "layout_map": {r".*dense[_0-9]*/kernel": (None, "model"), r".*embeddings": (None, "model")},
+        "zero_stage": 3,
+    },
     "hybrid_data": {"mesh": {"batch": 4}},
-    "hybrid_tensor": {"mesh": {"model": 4}, "layout_map": "columns"},
-    "hybrid_fsdp_tensor": {"mesh": {"batch": 2, "model": 2}, "layout_map": "columns", "zero_stage": 3},
-    "hybrid_zero1": {"mesh": {"model": 2, "batch": 2}, "layout_map": "columns", "zero_stage": 1},
 }
-COLUMNS = {r".*dense/kernel": (None, "model"), r".*dense/bias": ("model",), r".*embeddings": (None, "model")}
 
 _servers = contextlib.ExitStack()
 
@@ -65,10 +64,7 @@ class Setup:
 
         if name in HYBRID:
             _cut_cpu(4)
-            options = dict(HYBRID[name])
-            if options.get("layout_map") == "columns":
-                options["layout_map"] = COLUMNS
-            return cls(tfdist.HybridParallelStrategy(**options), name)
+            return cls(tfdist.HybridParallelStrategy(**HYBRID[name]), name)
 
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):

@@ -7,11 +7,17 @@ them nothing is exchanged and after them there is one all-reduce (Shoeybi et al.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tfdist.layouts.mesh_axes import Spec
 
 #: What a layout map may have in place of a tuple.
 ShapeRule = Callable[[Sequence[int]], Spec]
+
+
+class ReadyMade(dict[str, Any]):
+    """A layout map for models of many kinds: keys that match nothing in one of them are no mistake."""
+
 
 _PROJECTIONS = r"(query|key|value)"
 
@@ -32,7 +38,7 @@ def by_width(axis: str) -> ShapeRule:
     return rule
 
 
-def mlp(axis: str = "model", *, names: str = r".*") -> dict[str, Spec | ShapeRule]:
+def mlp(axis: str = "model", *, names: str = r".*") -> ReadyMade:
     """`Dense` layers in pairs: the one that widens by its columns, the one that narrows by its rows; biases are whole.
 
     Args:
@@ -43,23 +49,25 @@ def mlp(axis: str = "model", *, names: str = r".*") -> dict[str, Spec | ShapeRul
 
         tfdist.HybridParallelStrategy({"batch": 2, "model": 2}, tfdist.layouts.mlp(names=".*dense[^/]*"))
     """
-    return {f"(?!.*{_PROJECTIONS}/|.*attention_output/)(?:{names})/kernel": by_width(axis)}
+    return ReadyMade({f"(?!.*{_PROJECTIONS}/|.*attention_output/)(?:{names})/kernel": by_width(axis)})
 
 
-def attention(axis: str = "model") -> dict[str, Spec | ShapeRule]:
+def attention(axis: str = "model") -> ReadyMade:
     """`MultiHeadAttention` and `GroupQueryAttention`: each device has some of the heads.
 
     Args:
         axis: of the mesh; its size must divide the number of heads, also those of keys and values.
     """
-    return {
-        rf".*/{_PROJECTIONS}/kernel": (None, axis, None),
-        rf".*/{_PROJECTIONS}/bias": (axis, None),
-        r".*/attention_output/kernel": (axis, None, None),
-    }
+    return ReadyMade(
+        {
+            rf".*/{_PROJECTIONS}/kernel": (None, axis, None),
+            rf".*/{_PROJECTIONS}/bias": (axis, None),
+            r".*/attention_output/kernel": (axis, None, None),
+        }
+    )
 
 
-def embedding(axis: str = "model", *, by: str = "features") -> dict[str, Spec | ShapeRule]:
+def embedding(axis: str = "model", *, by: str = "features") -> ReadyMade:
     """`Embedding` tables.
 
     Args:
@@ -72,10 +80,10 @@ def embedding(axis: str = "model", *, by: str = "features") -> dict[str, Spec | 
     """
     if by not in ("features", "vocabulary"):
         raise ValueError(f"Expected: by='features' or 'vocabulary'. Received: by={by!r}.")
-    return {r".*embeddings": (None, axis) if by == "features" else (axis, None)}
+    return ReadyMade({r".*embeddings": (None, axis) if by == "features" else (axis, None)})
 
 
-def transformer(axis: str = "model") -> dict[str, Spec | ShapeRule]:
+def transformer(axis: str = "model") -> ReadyMade:
     """Attention by heads, `Dense` layers in pairs, embeddings by features; normalizations and most biases are whole.
 
     Args:
@@ -85,4 +93,4 @@ def transformer(axis: str = "model") -> dict[str, Spec | ShapeRule]:
 
         strategy = tfdist.HybridParallelStrategy({"batch": 2, "model": 4}, tfdist.layouts.transformer())
     """
-    return {**attention(axis), **mlp(axis), **embedding(axis)}
+    return ReadyMade({**attention(axis), **mlp(axis), **embedding(axis)})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfdist.layouts.mesh_axes import MeshAxes, Spec
+from tfdist.layouts.ready_made import ReadyMade
 
 #: What users may give: by regular expression, the axis of each dimension; or a `keras.distribution.LayoutMap`.
 LayoutMap = Mapping[str, Any]
@@ -33,7 +34,7 @@ class LayoutRules:
         for key, spec in self._specs.items():
             if not callable(spec):
                 axes.check(spec, len(spec), f"layout_map[{key!r}]")
-        self._unused = set(self._specs)
+        self._unused = set() if isinstance(layout_map, ReadyMade) else set(self._specs)
 
     def spec_for(self, path: str, shape: Sequence[int]) -> Spec:
         """How a variable is split; not at all if no rule is for it.
