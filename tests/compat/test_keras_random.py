@@ -55,3 +55,28 @@ def test_masks_are_upstreams(splitting, dtype, options):
     )
     canary.check((expected == received).all(), "TensorFlow's stateless_dropout draws or scales otherwise")
     assert 0 < (received == 0).mean() < 1
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    ["RandomUniform", "RandomNormal", "TruncatedNormal", "GlorotUniform", "GlorotNormal", "HeUniform", "HeNormal"],
+)
+@pytest.mark.parametrize("seed", [7, None, "generator"])
+def test_rows_are_those_of_the_whole(initializer, seed):
+    """Bit by bit, whatever the length of a row is; a generator's seed is drawn once."""
+    shim = canary.module()
+    shim.install()
+    shape = (10, 3, 5)
+    made = [
+        getattr(keras.initializers, initializer)(seed=keras.random.SeedGenerator(3) if seed == "generator" else seed)
+        for _ in range(2)
+    ]
+    if seed is None:
+        made[1] = made[0]  # Keras draws its seed when it is made
+    whole, rows = made[0](shape, dtype="float32").numpy(), shim.Rows(shape)
+    parts = []
+    for rows.first, rows.count in ((0, 4), (4, 4), (8, 2)):
+        with tf.device("CPU:0"), shim.drawing(rows):
+            parts.append(made[1](shape, dtype="float32").numpy())
+    same = (np.concatenate(parts) == whole).all()
+    canary.check(same, f"{initializer} draws other numbers, or Philox counts otherwise, than by 4 and by 1,024")

@@ -18,11 +18,11 @@ TOLERANCE = 1e-5
 
 MODELS = ("mlp", "cnn", "transformer", "embedding")
 SPLITS = ("data", "tensor", "data_tensor", "fsdp", "zero1", "fsdp_tensor")
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "adafactor")
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "adafactor", "accumulating")
 ALL = ["-".join(cell) for cell in itertools.product(MODELS, SPLITS, OPTIMIZERS)]
 #: Each model with each kind of splitting that keeps something for itself, each optimizer with each of those.
 CHOSEN = [
-    *("mlp-data-adafactor", "mlp-data_tensor-adam", "mlp-zero1-momentum", "mlp-fsdp_tensor-adamw"),
+    *("mlp-data-adafactor", "mlp-data_tensor-adam", "mlp-zero1-momentum", "mlp-fsdp_tensor-accumulating"),
     *("cnn-tensor-sgd", "cnn-fsdp_tensor-adam", "cnn-zero1-adafactor"),
     *("transformer-data_tensor-adafactor", "transformer-fsdp_tensor-adam", "transformer-zero1-adamw"),
     *("embedding-tensor-adam", "embedding-fsdp-adam", "embedding-fsdp_tensor-momentum"),

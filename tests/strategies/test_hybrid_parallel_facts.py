@@ -94,3 +94,11 @@ def test_a_loop_of_ones_own_equals_one_device(facts: dict[str, Any]) -> None:
 
 def test_a_model_can_be_called_on_arrays(facts: dict[str, Any]) -> None:
     assert facts["called"] < 1e-6
+
+
+def test_variables_are_drawn_block_by_block(facts: dict[str, Any]) -> None:
+    """Rows of 32 numbers in blocks of 512 bytes are drawn 4 at a time, rows of 4 numbers 32 at a time."""
+    drawn = facts["drawn_by_blocks"]
+    assert drawn["zero_stage=0"] == drawn["zero_stage=3"] == 0.0
+    assert drawn["rows"] == 32
+    assert drawn["blocks"] == 2 * (4 * 16 // 4 + 128 // 32)

@@ -56,7 +56,6 @@ def install() -> None:
         keras_seeds,
         keras_sparse_updates,
         keras_trainer,
-        keras_variable_creation,
         keras_variables,
         keras_worker_variables,
         keras_saving,
@@ -65,6 +64,7 @@ def install() -> None:
         tensorflow_parameter_server,
         tensorflow_sharded_variables,
         tensorflow_worker_tables,
+        keras_variable_creation,  # around that of parameter servers
     ):
         shim.install()
     _installed = True

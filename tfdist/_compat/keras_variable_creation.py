@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
+from keras.src.backend import Variable
 from keras.src.backend.common import global_state
-from keras.src.backend.tensorflow.core import Variable
 
-_initialize, _initialize_with_initializer = Variable._initialize, Variable._initialize_with_initializer
+_upstream = {name: getattr(Variable, name) for name in ("_initialize", "_initialize_with_initializer")}
 _local = threading.local()
 
 
@@ -30,9 +30,13 @@ class Creation(NamedTuple):
 
 
 def install() -> None:
-    """Replace the two methods of Keras' variables."""
-    Variable._initialize = initialize
-    Variable._initialize_with_initializer = initialize_with_initializer
+    """Replace the two methods of Keras' variables, around what other shims have put in their place."""
+    for replacement in (initialize, initialize_with_initializer):
+        name = f"_{replacement.__name__}"
+        if not hasattr(Variable, f"_tfdist{name}"):
+            _upstream[name] = getattr(Variable, name)
+            setattr(Variable, name, replacement)
+            setattr(Variable, f"_tfdist{name}", True)
 
 
 def current_creation() -> Creation | None:
@@ -59,7 +63,7 @@ def initialize(self: Any, value: Any) -> None:
     if outer is None or outer.variable is not self:
         _local.creation = Creation(self, None)
     try:
-        _initialize(self, value)
+        _upstream["_initialize"](self, value)
     finally:
         _local.creation = outer
 
@@ -72,6 +76,6 @@ def initialize_with_initializer(self: Any, initializer: Any) -> None:
     outer = current_creation()
     _local.creation = Creation(self, initializer if isinstance(initializer, keras.initializers.Initializer) else None)
     try:
-        _initialize_with_initializer(self, initializer)
+        _upstream["_initialize_with_initializer"](self, initializer)
     finally:
         _local.creation = outer

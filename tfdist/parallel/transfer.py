@@ -48,20 +48,23 @@ def to_mesh(value: Any, layout: dtensor.Layout) -> tf.Tensor:
     """A value of the host on the mesh."""
     with tf.device("CPU:0"):
         value = tf.convert_to_tensor(value)
-    return from_parts(lambda part: value[part] if part else value, layout, value.shape)
+    return from_parts(lambda parts: [value[part] if part else value for part in parts], layout, value.shape)
 
 
-def from_parts(make: Callable[[Part], Any], layout: dtensor.Layout, shape: Any) -> tf.Tensor:
-    """A tensor on the mesh whose parts are made one by one, equal ones once."""
-    made: dict[Any, Any] = {}
-    components = []
+def from_parts(make: Callable[[list[Part]], list[Any]], layout: dtensor.Layout, shape: Any) -> tf.Tensor:
+    """A tensor on the mesh; its parts are made at once, equal ones once.
+
+    Args:
+        make: makes parts.
+        layout: of the tensor.
+        shape: of the whole.
+    """
+    parts = parts_of(layout, shape)
+    keys = [tuple((one.start, one.stop) for one in part) for part in parts]
+    different = dict(zip(keys, parts, strict=True))
     with tf.device("CPU:0"):
-        for part in parts_of(layout, shape):
-            key = tuple((one.start, one.stop) for one in part)
-            if key not in made:
-                made[key] = make(part)
-            components.append(made[key])
-    return dtensor.pack(components, layout)
+        made = dict(zip(different, make(list(different.values())), strict=True))
+        return dtensor.pack([made[key] for key in keys], layout)
 
 
 def to_host(value: tf.Tensor) -> np.ndarray:

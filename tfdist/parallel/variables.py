@@ -44,7 +44,7 @@ class VariableMaker:
             placement = self._placement(path, value.shape, like, bool(options.get("trainable", True)))
         kept = layout_of(self._mesh, placement.kept)
         return MeshVariable(
-            from_parts(value.part, kept, value.shape),
+            from_parts(value.parts, kept, value.shape),
             used=layout_of(self._mesh, placement.used),
             slot_of=like if _is_slot(like, value.shape) else None,
             to_mesh=to_mesh,

@@ -38,6 +38,8 @@ OPTIMIZERS = {
     # Gradients of attention's key biases are zero but for rounding, of which a small epsilon would make whole steps.
     "adam": lambda: keras.optimizers.Adam(0.01, epsilon=1e-4),
     "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1, epsilon=1e-4),
+    # Keras' own, whose accumulators are laid out as slots.
+    "accumulating": lambda: keras.optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=2, use_ema=True),
     "adafactor": lambda: keras.optimizers.Adafactor(0.01, epsilon_1=1e-6),
 }
 

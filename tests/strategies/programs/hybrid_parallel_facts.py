@@ -19,6 +19,7 @@ from tensorflow.experimental import dtensor
 import tfdist
 from tests.strategies.programs.hybrid_parallel import OPTIMIZERS, data, flat, transformer
 from tfdist._compat.tensorflow_dtensor_variables import as_kept
+from tfdist.parallel import initial_values
 
 MESH = {"batch": 2, "model": 2}
 
@@ -200,9 +201,37 @@ def called() -> float:
     return float(np.abs(np.asarray(model(x)) - model.predict(x, verbose=0)).max())
 
 
+def drawn_by_blocks() -> dict[str, float]:
+    """First weights of a model whose variables are larger than a block, and how many rows were drawn at once."""
+    initial_values._BLOCK_BYTES = 512
+    initializers = ["glorot_uniform", "he_normal", "random_uniform", "truncated_normal"]
+
+    def build() -> keras.Model:
+        inputs = keras.Input((16,))
+        hidden = [layers.Dense(32, kernel_initializer=name)(inputs) for name in initializers]
+        return keras.Model(inputs, layers.Dense(4)(layers.Concatenate()(hidden)))
+
+    keras.utils.set_random_seed(1)
+    expected = build()
+    whole = flat(expected.get_weights())
+    rows: list[int] = []
+    drawing = initial_values.drawing
+    initial_values.drawing = lambda one: rows.append(one.count) or drawing(one)
+    found = {
+        f"zero_stage={stage}": float(np.abs(flat(under(strategy, build).get_weights()) - whole).max())
+        for stage in (0, 3)
+        for strategy in [tfdist.HybridParallelStrategy(MESH, {".*dense[_0-9]*/kernel": by_width}, zero_stage=stage)]
+    }
+    return found | {"rows": max(rows), "blocks": len(rows)}
+
+
+def by_width(shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    return tfdist.layouts.by_width("model")(shape)
+
+
 def main(output: str) -> None:
     tfdist.layouts.logical_cpus(4)
-    facts = (memory, files, errors, warnings, keras_own, loop_of_ones_own, called)
+    facts = (memory, files, errors, warnings, keras_own, loop_of_ones_own, called, drawn_by_blocks)
     found = {}
     for fact in facts:
         found[fact.__name__] = fact()
