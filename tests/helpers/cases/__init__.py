@@ -70,9 +70,8 @@ ON_REPLICAS_OF_A_WORKER = (
 
 #: Where splitting operations has to do with what users set; the other cases run on meshes with TFDIST_MATRIX=all.
 ON_A_MESH = (
-    *("arrays_last_batch_odd", "sample_weight", "class_weight", "steps_per_execution_3", "one_batch_methods"),
-    *("learning_rate_schedule", "clipnorm", "clipvalue", "global_clipnorm", "ema_overwrite", "loss_scale_optimizer"),
-    *("inf_on_one_replica", "mixed_bfloat16", "embedding_clipnorm", "masked_sequences", "metrics", "own_train_step"),
+    *("sample_weight", "steps_per_execution_3", "one_batch_methods", "learning_rate_schedule", "global_clipnorm"),
+    *("ema_overwrite", "inf_on_one_replica", "mixed_bfloat16", "embedding_clipnorm", "metrics"),
 )
 #: What DTensor has no layout for, or no rule; the strategy refuses it.
 NOT_ON_A_MESH = ("dictionary_with_strings", "ragged", "ragged_one_batch", "custom_loss_of_some_rows")
