@@ -33,10 +33,8 @@ def install() -> None:
     """Replace the two methods of Keras' variables, around what other shims have put in their place."""
     for replacement in (initialize, initialize_with_initializer):
         name = f"_{replacement.__name__}"
-        if not hasattr(Variable, f"_tfdist{name}"):
-            _upstream[name] = getattr(Variable, name)
-            setattr(Variable, name, replacement)
-            setattr(Variable, f"_tfdist{name}", True)
+        _upstream[name] = getattr(Variable, name)
+        setattr(Variable, name, replacement)
 
 
 def current_creation() -> Creation | None:
@@ -47,7 +45,6 @@ def current_creation() -> Creation | None:
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
     """Keras variables that are made in here have no value, and names are given as if they had never been made."""
-    install()
     names = copy.copy(global_state.get_global_attribute("object_name_uids"))
     outer, _local.shapes_only = getattr(_local, "shapes_only", False), True
     try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tfdist import _compat
 from tfdist._compat.keras_variable_creation import shapes_only
 from tfdist.layouts.memory import MemoryReport, MemoryRow, part_bytes, size
 from tfdist.layouts.mesh_axes import MeshAxes, Spec, mesh_axes
@@ -108,6 +109,7 @@ def auto(
         strategy = tfdist.HybridParallelStrategy(**plan.options)
     """
     axes = mesh_axes(mesh, batch_axis)
+    _compat.install()
     with shapes_only():
         weights = list(build_model().weights)
     stages = [stage for stage in ZERO_STAGES if stage == 0 or axes.num_batch_parts > 1]
