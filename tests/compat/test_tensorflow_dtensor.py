@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -51,6 +53,8 @@ def test_variables_are_made_with_what_they_belong_to():
 
 def test_the_switch_is_kept_off(monkeypatch):
     shim = canary.module()
+    canary.find("tensorflow.dtensor.python.api:_dtensor_singleton")
+    monkeypatch.setattr(shim.api, "_dtensor_singleton", None)
     monkeypatch.setenv(shim.COMBINE_SWITCH, "0")
     monkeypatch.delenv(shim.COMBINE_SWITCH)
     shim.switch_off_combining()
@@ -58,3 +62,26 @@ def test_the_switch_is_kept_off(monkeypatch):
     monkeypatch.setenv(shim.COMBINE_SWITCH, "1")
     with pytest.raises(RuntimeError, match=r"Received: DTENSOR_ENABLE_COMBINE.*='1' in the environment"):
         shim.switch_off_combining()
+
+
+def test_it_is_too_late_once_dtensor_was_used(monkeypatch):
+    shim = canary.module()
+    monkeypatch.setattr(shim.api, "_dtensor_singleton", object())
+    monkeypatch.setenv(shim.COMBINE_SWITCH, "0")
+    shim.switch_off_combining()
+    monkeypatch.delenv(shim.COMBINE_SWITCH)
+    with pytest.raises(RuntimeError, match="before anything else uses DTensor"):
+        shim.switch_off_combining()
+
+
+def test_using_dtensor_can_be_seen():
+    """In a process of its own, since nothing takes it back."""
+    program = (
+        "from tensorflow.experimental import dtensor; from tensorflow.dtensor.python import api;"
+        "mesh = dtensor.create_mesh([('batch', 1)], devices=['CPU:0']); before = api._dtensor_singleton;"
+        "dtensor.copy_to_mesh([1.0], dtensor.Layout.replicated(mesh, 1)); print(before, api._dtensor_singleton is None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    canary.check(
+        done.stdout.split() == ["None", "False"], f"DTensor's device is elsewhere: {done.stdout or done.stderr}"
+    )

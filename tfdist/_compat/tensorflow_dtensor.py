@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import tensorflow as tf
+from tensorflow.dtensor.python import api
 from tensorflow.experimental import dtensor
 
-#: Read by DTensor's passes, each time that they run.
+#: Read by DTensor's passes when the first of them runs.
 COMBINE_SWITCH = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
 
 
@@ -27,13 +28,19 @@ def switch_off_combining() -> None:
     """Keep DTensor's passes from combining all-reduces, for the rest of the process.
 
     Raises:
-        RuntimeError: the user has switched it on.
+        RuntimeError: the user has switched it on, or DTensor has been used before and has read the switch.
     """
     if os.environ.get(COMBINE_SWITCH, "0") != "0":
         raise RuntimeError(
             f"DTensor's pass that combines all-reduces gives wrong weights with Adam and momentum. Expected: "
             f"{COMBINE_SWITCH}=0, or that it is not set. Received: {COMBINE_SWITCH}={os.environ[COMBINE_SWITCH]!r} in "
             "the environment. Remove it."
+        )
+    if api._dtensor_singleton is not None and COMBINE_SWITCH not in os.environ:
+        raise RuntimeError(
+            "DTensor's pass that combines all-reduces gives wrong weights with Adam and momentum, and can only be "
+            f"switched off before DTensor is used. Expected: {COMBINE_SWITCH}=0 in the environment, or that the "
+            "strategy is made before anything else uses DTensor. Received: a process that has used it."
         )
     os.environ[COMBINE_SWITCH] = "0"
 

@@ -20,7 +20,7 @@ from tfdist.parallel.transfer import is_on_mesh, layout_of, replicated, to_mesh
 
 _local = threading.local()
 
-# A batch is cut and copied while the one before it is computed on.
+# Read and made ready by tf.data while the one before is computed on.
 _PREFETCHED_BATCHES = 2
 
 

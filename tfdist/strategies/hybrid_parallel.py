@@ -35,6 +35,7 @@ from tfdist.parallel.report import memory_report
 from tfdist.parallel.variables import VariableMaker
 from tfdist.strategies.checks import refuse_foreign_optimizer
 from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
+from tfdist.strategies.step_report import step_report
 
 #: How many of a model's variables a warning names.
 _PATHS = 20
@@ -165,6 +166,10 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
         if kind == "predict":
             return predict_function(self, model)
         return MeshStepFunction(self, model, model.train_step if kind == "train" else model.test_step)
+
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """What tells a launcher of each step."""
+        return step_report()
 
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work under this strategy.
