@@ -102,3 +102,14 @@ def test_variables_are_drawn_block_by_block(facts: dict[str, Any]) -> None:
     assert drawn["zero_stage=0"] == drawn["zero_stage=3"] == 0.0
     assert drawn["rows"] == 32
     assert drawn["blocks"] == 2 * (4 * 16 // 4 + 128 // 32)
+
+
+def test_a_plan_holds_what_it_says(facts: dict[str, Any]) -> None:
+    """And the model that is split by it trains as on one device."""
+    planned = facts["planned"]
+    assert planned["stage"] == 1
+    assert planned["planned"] == planned["reported"]
+    assert sum(planned["planned"]) <= 64_000
+    assert "attention/query/kernel" not in planned["whole"]
+    assert planned["losses"] < 1e-5
+    assert planned["weights"] < 1e-5

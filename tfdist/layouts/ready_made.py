@@ -84,7 +84,7 @@ def embedding(axis: str = "model", *, by: str = "features") -> ReadyMade:
 
 
 def transformer(axis: str = "model") -> ReadyMade:
-    """Attention by heads, `Dense` layers in pairs, embeddings by features; normalizations and most biases are whole.
+    """Attention by heads, `Dense` layers in pairs, embeddings by vocabulary; normalizations and most biases are whole.
 
     Args:
         axis: of the mesh.
@@ -93,4 +93,4 @@ def transformer(axis: str = "model") -> ReadyMade:
 
         strategy = tfdist.HybridParallelStrategy({"batch": 2, "model": 4}, tfdist.layouts.transformer())
     """
-    return ReadyMade({**attention(axis), **mlp(axis), **embedding(axis)})
+    return ReadyMade({**attention(axis), **mlp(axis), **embedding(axis, by="vocabulary")})

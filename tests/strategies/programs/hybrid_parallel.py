@@ -30,6 +30,11 @@ SPLITS: dict[str, dict[str, Any]] = {
     "data_tensor": {"mesh": {"batch": 2, "model": 2}, "layout_map": LAYOUTS},
     "fsdp": {"mesh": {"batch": 4}, "zero_stage": 3},
     "zero1": {"mesh": {"batch": 4}, "zero_stage": 1},
+    "vocabulary": {
+        "mesh": {"batch": 2, "model": 2},
+        "layout_map": tfdist.layouts.embedding(by="vocabulary"),
+        "zero_stage": 3,
+    },
     "fsdp_tensor": {"mesh": {"model": 2, "batch": 2}, "layout_map": LAYOUTS, "zero_stage": 3},
 }
 OPTIMIZERS = {

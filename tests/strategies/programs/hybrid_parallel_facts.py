@@ -201,6 +201,34 @@ def called() -> float:
     return float(np.abs(np.asarray(model(x)) - model.predict(x, verbose=0)).max())
 
 
+def planned() -> dict[str, Any]:
+    """A plan for a memory limit, what it comes to, and a step of training."""
+
+    def build() -> keras.Model:
+        inputs = keras.Input((8,), dtype="int32")
+        hidden = layers.Embedding(64, 32, name="table")(inputs)
+        hidden = hidden + layers.MultiHeadAttention(4, 8, name="attention")(hidden, hidden)
+        hidden = hidden + layers.Dense(32, name="down")(layers.Dense(64, activation="gelu", name="up")(hidden))
+        return keras.Model(inputs, layers.Dense(4, name="head")(layers.Flatten()(hidden)))
+
+    plan = tfdist.layouts.auto(build, MESH, memory_limit_bytes=64_000)
+    strategy = tfdist.HybridParallelStrategy(**plan.options)
+    model = under(strategy, build)
+    report = strategy.summary(model, print_fn=None)
+    x, y = np.random.RandomState(0).randint(0, 64, (8, 8)), np.arange(8) % 4
+    losses = [model.train_on_batch(x, y) for _ in range(2)]
+    alone = under(tf.distribute.OneDeviceStrategy("CPU:0"), build)
+    expected = [alone.train_on_batch(x, y) for _ in range(2)]
+    return {
+        "stage": plan.zero_stage,
+        "planned": [plan.report.parameter_bytes, plan.report.slot_bytes, plan.report.gradient_bytes],
+        "reported": [report.parameter_bytes, report.slot_bytes - report.other_slot_bytes, report.gradient_bytes],
+        "whole": report.replicated,
+        "losses": float(np.abs(np.subtract(losses, expected)).max()),
+        "weights": float(np.abs(flat(model.get_weights()) - flat(alone.get_weights())).max()),
+    }
+
+
 def drawn_by_blocks() -> dict[str, float]:
     """First weights of a model whose variables are larger than a block, and how many rows were drawn at once."""
     initial_values._BLOCK_BYTES = 512
@@ -231,7 +259,7 @@ def by_width(shape: tuple[int, ...]) -> tuple[str | None, ...]:
 
 def main(output: str) -> None:
     tfdist.layouts.logical_cpus(4)
-    facts = (memory, files, errors, warnings, keras_own, loop_of_ones_own, called, drawn_by_blocks)
+    facts = (memory, files, errors, warnings, keras_own, loop_of_ones_own, called, planned, drawn_by_blocks)
     found = {}
     for fact in facts:
         found[fact.__name__] = fact()
