@@ -22,9 +22,11 @@ FLOORS = {
     "launch": 0.2,  # starts the tasks that cluster/ describes
     "_compat": 1.0,
     "gradients": 1.5,
+    "layouts": 1.5,
     "updates": 1.5,
     "data": 1.5,
     "coordination": 2.0,
+    "parallel": 2.0,
     "checkpoint": 2.0,
     "strategies": 3.0,
     "callbacks": 4.0,

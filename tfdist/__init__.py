@@ -11,15 +11,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _STRATEGIES = {
+    "HybridParallelStrategy": "tfdist.strategies.hybrid_parallel",
     "LocalSGDStrategy": "tfdist.strategies.local_sgd",
     "MirroredStrategy": "tfdist.strategies.mirrored",
     "MultiWorkerMirroredStrategy": "tfdist.strategies.multi_worker_mirrored",
     "OneDeviceStrategy": "tfdist.strategies.one_device",
     "ParameterServerStrategy": "tfdist.strategies.parameter_server",
 }
-_MODULES = ("callbacks", "cluster", "data", "gradients", "launch", "updates")
+_MODULES = ("callbacks", "cluster", "data", "gradients", "launch", "layouts", "updates")
 
 __all__ = [
+    "HybridParallelStrategy",
     "LocalSGDStrategy",
     "MirroredStrategy",
     "MultiWorkerMirroredStrategy",
@@ -30,6 +32,7 @@ __all__ = [
     "data",
     "gradients",
     "launch",
+    "layouts",
     "updates",
 ]
 

@@ -47,6 +47,15 @@ def test_single_host():
 
 
 @pytest.mark.cluster
+def test_hybrid_parallel():
+    """Data parallelism and attention heads on four devices, with its table first."""
+    output = run("examples/hybrid_parallel.py", "--epochs=4", "--zero_stage=1")
+    assert "each of 4 devices" in output
+    (accuracy,) = re.findall(r"devices: 4, accuracy: ([0-9.]+)", output)
+    assert float(accuracy) > 0.7
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("script", ["custom_training_loop.py", "custom_train_step.py"])
 def test_example_on_two_workers(script):
     first, second = accuracies(run(*LAUNCH, f"examples/{script}", "--epochs=3"))

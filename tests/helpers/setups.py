@@ -21,6 +21,18 @@ WORKERS = {
     "workers3": 3,
     "parameter_server": 0,
     "parameter_server2": 0,
+    "hybrid": 0,
+    "hybrid_data": 0,
+}
+
+#: Meshes of four logical CPUs: tensors and FSDP together, and data parallelism alone.
+HYBRID: dict[str, dict[str, Any]] = {
+    "hybrid": {
+        "mesh": {"batch": 2, "model": 2},
+        "layout_map": {r".*dense[_0-9]*/kernel": (None, "model"), r".*embeddings": (None, "model")},
+        "zero_stage": 3,
+    },
+    "hybrid_data": {"mesh": {"batch": 4}},
 }
 
 _servers = contextlib.ExitStack()
@@ -50,13 +62,15 @@ class Setup:
             strategy = tfdist.ParameterServerStrategy(cluster, max_in_flight=1, replicas_per_worker=replicas)
             return cls(strategy, name)
 
+        if name in HYBRID:
+            _cut_cpu(4)
+            return cls(tfdist.HybridParallelStrategy(**HYBRID[name]), name)
+
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):
             return cls(family.MultiWorkerMirroredStrategy(), name)
         replicas = int(name.removeprefix("mirrored"))
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * replicas
-        )
+        _cut_cpu(replicas)
         return cls(family.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]), name)
 
     @property
@@ -86,6 +100,11 @@ class Setup:
                 [keras.Input((6,)), keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(3)]
             )
             return compiled(model, optimizer, loss, **compile_options)
+
+
+def _cut_cpu(count: int) -> None:
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
 
 
 def compiled(model: keras.Model, optimizer: Any = "sgd", loss: Any = None, **options: Any) -> keras.Model:

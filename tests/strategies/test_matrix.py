@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from tests.helpers.cases import ACCUMULATING, Case, all_cases, runs_in
+from tests.helpers.cases import ACCUMULATING, ON_A_MESH, Case, all_cases, runs_in
 from tests.helpers.matrix import compare, start
 from tests.helpers.setups import WORKERS
 
@@ -25,7 +25,9 @@ def picked(number: int, case: Case) -> list[str]:
     if os.environ.get("TFDIST_MATRIX") == "all":
         return setups
     rows = [[setup for setup in row if setup in setups] for row in IN_TURNS]
-    return [row[number % len(row)] for row in rows if row] + [setup for setup in setups if not in_turns(setup)]
+    others = [setup for setup in setups if not in_turns(setup) and not setup.startswith("hybrid")]
+    on_mesh = ["hybrid"] if case.name in ON_A_MESH else []
+    return [row[number % len(row)] for row in rows if row] + others + on_mesh
 
 
 def in_turns(setup: str) -> bool:

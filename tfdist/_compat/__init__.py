@@ -21,15 +21,19 @@ def install() -> None:
         keras_activity_regularizers,
         keras_batch_normalization,
         keras_callbacks,
+        keras_layer_calls,
         keras_layer_losses,
         keras_losses,
         keras_metrics,
+        keras_operations,
         keras_optimizer_files,
         keras_optimizers,
+        keras_random,
         keras_saving,
         keras_seeds,
         keras_sparse_updates,
         keras_trainer,
+        keras_variable_creation,
         keras_variables,
         keras_worker_variables,
         tensorflow_bfloat16,
@@ -41,11 +45,14 @@ def install() -> None:
     for shim in (
         keras_activity_regularizers,
         keras_batch_normalization,
+        keras_layer_calls,
         keras_layer_losses,
         keras_losses,
         keras_metrics,
+        keras_operations,
         keras_optimizer_files,
         keras_optimizers,
+        keras_random,
         keras_seeds,
         keras_sparse_updates,
         keras_trainer,
@@ -57,6 +64,7 @@ def install() -> None:
         tensorflow_parameter_server,
         tensorflow_sharded_variables,
         tensorflow_worker_tables,
+        keras_variable_creation,  # around that of parameter servers
     ):
         shim.install()
     _installed = True

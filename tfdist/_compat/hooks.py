@@ -106,7 +106,23 @@ class Accumulation(Protocol):
 
 
 class KerasHooks:
-    """What a tfdist strategy does in place of Keras; strategies inherit from it."""
+    """What a tfdist strategy does in place of Keras; strategies inherit from it.
+
+    Attributes:
+        accumulates_for_keras: whether the strategy does what an optimizer's `gradient_accumulation_steps` asks for.
+        splits_operations: whether the devices of a mesh share each operation.
+    """
+
+    accumulates_for_keras = True
+    splits_operations = False
+
+    def whole(self, value: Any) -> Any:
+        """A tensor that was drawn at random, the same on all devices; where operations are split."""
+        raise NotImplementedError
+
+    def call_on_mesh(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function eagerly, with its arguments on the mesh; where operations are split."""
+        raise NotImplementedError
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """The function that `fit` ("train"), `evaluate` ("test") or `predict` ("predict") calls per execution."""

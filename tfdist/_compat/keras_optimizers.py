@@ -65,8 +65,14 @@ def _before(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _update(apply: Callable[..., Any], optimizer: Any, gradients: list[Any], variables: list[Any]) -> None:
-    with without_accumulation(optimizer):
+    with contextlib.nullcontext() if _keeps_accumulation(optimizer) else without_accumulation(optimizer):
         apply(optimizer, gradients, variables)
+
+
+def _keeps_accumulation(optimizer: Any) -> bool:
+    """Whether Keras' own accumulation is at work under a tfdist strategy."""
+    strategy = hooks.hooks_of(strategy_of(optimizer))
+    return strategy is not None and not strategy.accumulates_for_keras
 
 
 def _handler(optimizer: Any) -> hooks.GradientHandler | None:
@@ -121,7 +127,8 @@ def without_accumulation(optimizer: Any) -> Iterator[None]:
 
 def build(self: Any, variables: Any) -> Any:
     """Upstream's, without the accumulators that nothing would use."""
-    if hooks.hooks_of(strategy_of(self)) is None and self not in _counting_updates:
+    is_ours = hooks.hooks_of(strategy_of(self)) is not None and not _keeps_accumulation(self)
+    if not is_ours and self not in _counting_updates:
         return _build(self, variables)
     _counting_updates.add(self)
     with without_accumulation(self):

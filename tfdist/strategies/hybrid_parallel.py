@@ -1,0 +1,219 @@
+"""HybridParallelStrategy: models that are split over a mesh of devices, by tensor, by FSDP and by rows of the batch.
+
+The way of one batch: parallel/batches.py splits its rows over the batch axis of the mesh; Keras' train step is traced
+once, for the whole batch and whole variables, and DTensor makes of it what each device does and what they exchange;
+gradients are brought into the layout in which their variables are kept, so that clipping, the finite check and the
+update see global gradients, each device its part of them (strategies/hybrid_parallel_steps.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.experimental import dtensor
+
+from tfdist import _compat
+from tfdist._compat import hooks
+from tfdist._compat.keras_optimizers import build_if_needed
+from tfdist._compat.keras_trainer import flatten_layers
+from tfdist._compat.tensorflow_dtensor import MeshExtended, switch_off_combining
+from tfdist._compat.tensorflow_dtensor_variables import as_kept
+from tfdist.layouts.automatic import AutomaticRules
+from tfdist.layouts.devices import mesh_devices
+from tfdist.layouts.memory import MemoryReport
+from tfdist.layouts.mesh_axes import mesh_axes
+from tfdist.layouts.placement import Placements
+from tfdist.layouts.rules import LayoutMap, LayoutRules
+from tfdist.log import logger
+from tfdist.parallel.batches import Batches, MeshDataset
+from tfdist.parallel.gradients import in_layouts_of
+from tfdist.parallel.layers import treat_layers
+from tfdist.parallel.report import memory_report
+from tfdist.parallel.variables import VariableMaker
+from tfdist.strategies.checks import refuse_foreign_optimizer
+from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
+from tfdist.strategies.step_report import step_report
+
+#: How many of a model's variables a warning names.
+_PATHS = 20
+
+
+class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
+    """Tensor parallelism, FSDP and data parallelism on one mesh of devices, for unmodified Keras 3 models.
+
+    It is one program that sees whole batches and whole variables, so `num_replicas_in_sync` is 1 and `batch_size` is
+    the global one. Weights, losses and metrics are those of one device, to float rounding.
+
+    Args:
+        mesh: sizes of the named axes, such as `{"batch": 2, "model": 4}`, in the order in which devices fill it, the
+            last one fastest; or a `keras.distribution.DeviceMesh`.
+        layout_map: how variables are split: by regular expressions that match Keras' whole paths, a tuple with the name
+            of an axis or None for each dimension; or a `keras.distribution.LayoutMap`. Variables that no key
+            matches are on every device. "auto" goes by names and shapes (`tfdist.layouts.auto`). None for data
+            parallelism alone, or FSDP.
+        zero_stage: 0; 1 to split the slots of optimizers over the batch axis as well; 3 to split parameters too, which
+            are then gathered as layers use them (FSDP; Rajbhandari et al., "ZeRO", 2020).
+        devices: such as `["GPU:0", "GPU:1"]`; None for the GPUs, or the logical CPUs where there are none.
+        batch_axis: the axis of the mesh over which the rows of a batch are split.
+
+    Raises:
+        ValueError: too few devices for the mesh, a layout with an unknown axis, or a stage that isn't there.
+
+    Example:
+
+        strategy = tfdist.HybridParallelStrategy(
+            mesh={"batch": 2, "model": 2}, layout_map={".*up/kernel": (None, "model"), ".*down/kernel": ("model", None)}
+        )
+        with strategy.scope():
+            model = build_model()
+            model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(dataset, epochs=10)
+    """
+
+    def __init__(
+        self,
+        mesh: Any,
+        layout_map: LayoutMap | str | None = None,
+        *,
+        zero_stage: int = 0,
+        devices: Sequence[str] | None = None,
+        batch_axis: str = "batch",
+    ) -> None:
+        self.mesh_axes = mesh_axes(mesh, batch_axis)
+        is_automatic = isinstance(layout_map, str) and layout_map == "auto"
+        self._rules = AutomaticRules(self.mesh_axes) if is_automatic else LayoutRules(layout_map, self.mesh_axes)
+        self._placements = Placements(self.mesh_axes, self._rules, zero_stage)
+        names = mesh_devices(devices, self.mesh_axes)
+        switch_off_combining()
+        _compat.install()
+        self.mesh = dtensor.create_mesh(list(self.mesh_axes.sizes.items()), devices=names)
+        self._variables = VariableMaker(self.mesh, self._placements)
+        self._batches = Batches(self.mesh, self.mesh_axes)
+        super().__init__(MeshExtended(self, tuple(names)))
+
+    @property
+    def zero_stage(self) -> int:
+        """0, 1 or 3."""
+        return self._placements.zero_stage
+
+    def summary(self, model: Any, print_fn: Callable[[str], Any] | None = print) -> MemoryReport:
+        """Variables of a built model, their layouts, and the bytes that they take on each device.
+
+        Args:
+            model: made in the scope; slots are counted if it is compiled.
+            print_fn: what the table is given to; None for nothing.
+
+        Example:
+            >>> report = strategy.summary(model)
+            >>> report.parameter_bytes, report.slot_bytes
+        """
+        with self.scope():
+            if model.optimizer is not None and model.built:
+                build_if_needed(model.optimizer, model.trainable_variables)
+        report = memory_report(model, self.mesh_axes, self._placements)
+        if print_fn is not None:
+            print_fn(str(report))
+        return report
+
+    # What tf.distribute asks for, see _compat/tensorflow_dtensor.py.
+
+    def create_variable(self, initial_value: Any, like: Any, options: dict[str, Any]) -> Any:
+        """A variable on the mesh."""
+        return self._variables.make(initial_value, like, options)
+
+    def distribute(self, dataset: tf.data.Dataset) -> Any:
+        """Global batches on the mesh."""
+        return MeshDataset(dataset, self._batches) if isinstance(dataset, tf.data.Dataset) else dataset
+
+    def on_mesh(self, value: Any) -> Any:
+        """A batch on the mesh; in a function it is there already."""
+        return value if tf.inside_function() else self._batches.on_mesh(value)
+
+    def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
+        """As `tf.distribute.Strategy.reduce`, of the one replica."""
+        if axis is None:
+            return value
+        name = getattr(reduce_op, "name", reduce_op)
+        return (tf.reduce_mean if name == "MEAN" else tf.reduce_sum)(value, axis)
+
+    def gather(self, value: Any, axis: int) -> Any:
+        """The value, which has all rows."""
+        return value
+
+    # What Keras asks for, see _compat/hooks.py.
+
+    #: Keras' own accumulation sees global gradients, and its accumulators are laid out as slots.
+    accumulates_for_keras = False
+    splits_operations = True
+
+    def whole(self, value: Any) -> Any:
+        """A tensor, all of it on every device."""
+        return on_all(self.mesh, value)
+
+    def call_on_mesh(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function eagerly on the mesh; every device has all of what it returns."""
+        args, kwargs = self._batches.on_mesh((args, kwargs))
+        with dtensor.default_mesh(self.mesh):
+            return tf.nest.map_structure(self.whole, function(*args, **kwargs))
+
+    def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
+        """The function that Keras calls once an execution."""
+        self._refuse_xla(model)
+        treat_layers(flatten_layers(model), self._batches)
+        if kind == "predict":
+            return predict_function(self, model)
+        return MeshStepFunction(self, model, model.train_step if kind == "train" else model.test_step)
+
+    def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
+        """What tells a launcher of each step."""
+        return step_report()
+
+    def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
+        """Refuse what can't work under this strategy.
+
+        Raises:
+            ValueError: XLA is asked for, or the optimizer was made elsewhere.
+        """
+        self._refuse_xla(model)
+        refuse_foreign_optimizer(self, model)
+
+    def check_before_steps(self, model: Any) -> None:
+        """Say which rules had no effect."""
+        paths = [variable.path for variable in model.trainable_variables]
+        unused = self._rules.take_unused()
+        if unused:
+            logger.warning(
+                "layout_map: no variable has a path that %s matches as a whole, so nothing is split by it. "
+                "Received: %s%s.",
+                *(", ".join(map(repr, unused)), ", ".join(paths[:_PATHS]), " ..." if len(paths) > _PATHS else ""),
+            )
+
+    def _refuse_xla(self, model: Any) -> None:
+        if model.jit_compile:
+            raise ValueError(
+                "XLA cannot compile steps that DTensor splits. Expected: jit_compile=False or 'auto'. Received: "
+                f"jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. Leave jit_compile out; "
+                "'auto', the default, switches XLA off under a strategy."
+            )
+
+    def split_batch(self, batch: Any) -> Any:
+        """A batch on the mesh."""
+        return self._batches.on_mesh(batch)
+
+    def is_split(self, batch: Any) -> bool:
+        """Whether a batch on the mesh is split by its rows."""
+        return self._batches.is_split(batch)
+
+    def computing_on(self, batch: Any) -> contextlib.AbstractContextManager[None]:
+        """What a function of this batch is traced in."""
+        return self._batches.computing_on(batch)
+
+    def apply_gradients(
+        self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
+    ) -> None:
+        """Gradients in the layouts in which slots are kept; they are global already."""
+        with as_kept():
+            update(in_layouts_of(gradients, variables, self._placements), variables)
