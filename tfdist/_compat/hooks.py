@@ -121,8 +121,15 @@ class KerasHooks:
     def check_before_predict(self, model: Any) -> None:
         """Refuse mixed-up use before a `predict`."""
 
+    def place_model(self, model: Any) -> None:
+        """Called when a model is compiled or has got its variables, before its optimizer makes others beside them."""
+
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Called when a model is compiled with the optimizer."""
+
+    def beside(self, variable: Any) -> contextlib.AbstractContextManager[Any]:
+        """Variables of tfdist's own that belong to a variable are made in here."""
+        return contextlib.nullcontext()
 
     def around_fit(self) -> contextlib.AbstractContextManager[None]:
         """Entered while a `fit` is under way."""

@@ -31,7 +31,7 @@ from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
 from tfdist.strategies.logs import Logs, LogSources, Values, averaged, global_metric_results
-from tfdist.strategies.micro_batches import MicroBatch, each_micro_batch
+from tfdist.strategies.micro_batches import MicroBatch
 
 
 class StepFunction:
@@ -132,7 +132,7 @@ class StepFunction:
         splits = self._strategy.options_of(self._model.optimizer).splits if self._accumulates else 1
         if splits == 1:
             return self._run(data)
-        return each_micro_batch(lambda piece: self._run(data, piece), splits)
+        return self._strategy.each_micro_batch(lambda piece: self._run(data, piece), splits)
 
     def _run(self, data: Any, piece: MicroBatch | None = None) -> tuple[Values, tf.Tensor]:
         outputs = self._strategy.run_keras_step(self._replica_step, data, weighs=self._accumulates, piece=piece)
