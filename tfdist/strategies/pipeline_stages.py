@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from tfdist._compat import hooks
+from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.keras_staged_models import graph_of
 from tfdist._compat.keras_variable_devices import device_of
 from tfdist._compat.tensorflow_staged_devices import StagedExtended
@@ -30,7 +32,8 @@ from tfdist.strategies.micro_batches import MicroBatch, mean_of_micro_batches
 from tfdist.strategies.stages.grid import Grid
 from tfdist.strategies.stages.placement import Placement
 from tfdist.strategies.stages.plan import Stage
-from tfdist.strategies.stages.schedule import SCHEDULES, Order, Timetable
+from tfdist.strategies.stages.schedule import SCHEDULES, Schedule, Timetable
+from tfdist.strategies.stages.summary import summary
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 
@@ -78,13 +81,13 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         if schedule not in SCHEDULES:
             raise ValueError(f"Expected: schedule to be one of {sorted(SCHEDULES)}. Received: schedule={schedule!r}.")
         self.micro_batches: int = int(micro_batches)
-        self._schedule: Order = SCHEDULES[schedule]
+        self._schedule: Schedule = SCHEDULES[schedule]
         self._boundaries: list[str] | None = None if boundaries is None else list(boundaries)
         self._grid: Grid = Grid(devices)
         if self._grid.pipelines > self.micro_batches:
             raise ValueError(
-                f"Pipelines take turns at the micro-batches. Expected: micro_batches of at least {self._grid.pipelines}, "
-                f"the number of pipelines. Received: micro_batches={micro_batches}."
+                f"Pipelines take turns at the micro-batches. Expected: at least {self._grid.pipelines}, one for each. "
+                f"Received: micro_batches={micro_batches}."
             )
         self._timetable: Timetable | None = None
         self._placements: weakref.WeakKeyDictionary[Any, Placement] = weakref.WeakKeyDictionary()
@@ -107,6 +110,31 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
                 "it an Input, or call model.build(input_shape)."
             )
         return placement.stages
+
+    def summary(self, model: Any, batch_size: int | None = None) -> str:
+        """A table of the stages: device, layers, and the bytes that each device holds at most during training.
+
+        Slots are the optimizer's variables and what adds up gradients. Activations are the layers' outputs, of as many
+        micro-batches as are in flight; what a layer keeps inside beside them, such as attention's scores, isn't known.
+
+        Args:
+            model: built; its optimizer is built too.
+            batch_size: rows of a batch; None counts activations of one row in each micro-batch.
+        """
+        stages = self.stages_of(model)
+        if model.optimizer is not None:
+            with self.scope():
+                build_if_needed(model.optimizer, model.trainable_variables)
+        accumulates = model.optimizer is not None and self.accumulates(model.optimizer)
+        return summary(
+            stages,
+            model,
+            self._grid,
+            self._schedule.order,
+            micro_batches=self.micro_batches,
+            accumulates=accumulates,
+            batch_size=batch_size,
+        )
 
     def _placement_of(self, model: Any) -> Placement | None:
         graph = graph_of(model)
@@ -147,6 +175,19 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
     def place_model(self, model: Any) -> None:
         """Move what the model has to its devices, before its optimizer makes variables beside it."""
         self._placement_of(model)
+
+    def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
+        """Refuse what can't work under this strategy.
+
+        Raises:
+            ValueError: XLA is asked for, or the optimizer was made elsewhere.
+        """
+        if model.jit_compile:
+            raise ValueError(
+                "XLA compiles for one device. Expected: jit_compile=False or 'auto' under PipelineStages. Received: "
+                f"jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. Leave jit_compile out."
+            )
+        super().check_before_build(model, data)
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """As all synchronous strategies'; the model is on its devices first."""

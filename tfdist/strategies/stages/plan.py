@@ -1,9 +1,9 @@
 """Which layer is in which stage.
 
 A call of a layer is in the latest stage of its inputs, or in a later one that it begins. So data only ever goes to
-later stages, an operation between layers (the addition of a residual) is where the latest of what it adds is made, and a
-tensor that skips a stage is sent past it. Stages begin at the layers that are named, or at those that make the largest
-stage's parameters as few bytes as can be.
+later stages, an operation between layers (the addition of a residual) is where the latest of what it adds is made, and
+a tensor that skips a stage is sent past it. Stages begin at the layers that are named, or at those that make the
+largest stage's parameters as few bytes as can be.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """In which order a stage does its units, and how a graph is made to keep to it.
 
-Both orders give the same gradients and take the same time: with S stages and M micro-batches the last stage begins S - 1
-units late and the first one ends with the last gradient, so that each stands still for (S - 1) / (M + S - 1) of the
-time. They differ in how many micro-batches are in flight: M, or at most S.
+Both orders give the same gradients and take the same time: with S stages and M micro-batches the last stage begins
+S - 1 units late and the first one ends with the last gradient, so that each stands still for (S - 1) / (M + S - 1) of
+the time. They differ in how many micro-batches are in flight: M, or at most S.
 
 References:
     Huang et al. 2019, "GPipe: Efficient Training of Giant Neural Networks using Pipeline Parallelism", NeurIPS,
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
@@ -48,11 +49,22 @@ def one_forward_one_backward(stage: int, stages: int, micro_batches: int) -> lis
     return units
 
 
-#: The units of a stage, from its index, the number of stages, and the number of micro-batches.
-Order = Callable[[int, int, int], list[Unit]]
+@dataclass(frozen=True)
+class Schedule:
+    """How stages take turns.
+
+    Attributes:
+        order: the units of a stage, from its index, the number of stages, and the number of micro-batches.
+        backward_waits: whether a backward unit waits for the forward units before it, although it could begin; nothing
+            is gained by it but the order.
+    """
+
+    order: Callable[[int, int, int], list[Unit]]
+    backward_waits: bool
+
 
 #: By the name that a user gives.
-SCHEDULES: dict[str, Order] = {"1f1b": one_forward_one_backward, "gpipe": gpipe}
+SCHEDULES = {"1f1b": Schedule(one_forward_one_backward, False), "gpipe": Schedule(gpipe, True)}
 
 
 def most_in_flight(units: list[Unit]) -> int:
@@ -63,19 +75,24 @@ def most_in_flight(units: list[Unit]) -> int:
 class Timetable:
     """The units of one batch while its graph is made.
 
-    Each unit begins at one operation and ends at one, so that a schedule is a chain of ends and beginnings. A train
-    step that runs the model more than once has several parts of a unit, of which a forward one may need a backward one
-    of the same micro-batch; then only what bounds the micro-batches in flight is kept: forward after backward.
+    Each unit begins at one operation and ends at one. Units of a kind follow each other, and a forward unit waits for
+    the backward one before it, which bounds what is in flight. These point from what was traced to what is traced
+    later, as the order of assignments to a variable does, so there is no circle whatever layers do. Where backward
+    units wait for forward ones that are traced after them, there would be one if a layer's forward pass read what
+    another's backward pass assigns.
+
+    A train step that runs the model more than once has several parts of a unit, of which a forward one may need a
+    backward one of the same micro-batch, so there backward units don't wait.
 
     Args:
-        order: of a stage's units, from its index, the number of stages, and the number of micro-batches.
+        schedule: of each stage.
         stages: of the model.
         pipelines: that take turns at the micro-batches.
         micro_batches: of the batch.
     """
 
-    def __init__(self, order: Order, stages: int, pipelines: int, micro_batches: int) -> None:
-        self._order, self._stages, self._pipelines, self._count = order, stages, pipelines, micro_batches
+    def __init__(self, schedule: Schedule, stages: int, pipelines: int, micro_batches: int) -> None:
+        self._schedule, self._stages, self._pipelines, self._count = schedule, stages, pipelines, micro_batches
         self._begun: dict[tuple[int, Unit], list[Any]] = {}
         self._ended: dict[tuple[int, Unit], list[Any]] = {}
         #: Which micro-batch is traced now.
@@ -103,20 +120,20 @@ class Timetable:
         self._ended.setdefault((stage, Unit(kind, self.micro_batch)), []).append(ended)
 
     def keep(self) -> None:
-        """Make the graph keep to the order; once all micro-batches are in it."""
+        """Make the graph keep to the schedule; once all micro-batches are in it."""
         for stage in range(self._stages):
             for pipeline in range(self._pipelines):
                 mine = range(pipeline, self._count, self._pipelines)
-                units = [
-                    (stage, Unit(kind, mine[index]))
-                    for kind, index in self._order(stage, self._stages, len(mine))
-                    if (stage, Unit(kind, mine[index])) in self._begun
-                ]
-                self._chain(units)
+                order = self._schedule.order(stage, self._stages, len(mine))
+                units = [(stage, Unit(kind, mine[index])) for kind, index in order]
+                self._chain([unit for unit in units if unit in self._begun])
 
     def _chain(self, units: list[tuple[int, Unit]]) -> None:
-        in_one_part = all(len(self._begun[unit]) == 1 for unit in units)
-        for before, after in itertools.pairwise(units):
-            if in_one_part or (before[1].kind, after[1].kind) == ("backward", "forward"):
-                for begun in self._begun[after]:
-                    let_wait(begun, self._ended[before])
+        backward_waits = self._schedule.backward_waits and all(len(self._begun[unit]) == 1 for unit in units)
+        last: dict[Kind, tuple[int, Unit]] = {}
+        for unit in units:
+            kind = unit[1].kind
+            waits = {one: before for one, before in last.items() if one == kind or kind == "forward" or backward_waits}
+            for begun in self._begun[unit]:
+                let_wait(begun, [ended for before in waits.values() for ended in self._ended[before]])
+            last[kind] = unit
