@@ -32,11 +32,6 @@ def full_name(device: str) -> str:
     return str(device_util.canonicalize(device))
 
 
-def host_of(device: str) -> str:
-    """The whole name of the CPU of a device's machine."""
-    return full_name(device_util.get_host_for_device(full_name(device)))
-
-
 class StagedExtended(OneDeviceExtended):
     """What `tf.distribute.Strategy.extended` is to a strategy of one replica on several devices.
 

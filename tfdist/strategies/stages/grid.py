@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist._compat.tensorflow_staged_devices import full_name, host_of
+from tfdist._compat.tensorflow_staged_devices import full_name
 
 
 class Grid:
@@ -33,7 +33,7 @@ class Grid:
         flat = [name for row in self._rows for name in row]
         if len(set(flat)) < len(flat):
             raise ValueError(f"Expected: a device of its own for each stage. Received: devices={devices!r}.")
-        self.host = host_of(flat[0])
+        self.host = full_name("CPU:0")
         self._ranks = {name: stage for row in self._rows for stage, name in enumerate(row)}
 
     @property
