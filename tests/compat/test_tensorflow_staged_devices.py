@@ -59,3 +59,18 @@ def test_variables_are_made_and_updated_where_they_should_be():
     canary.check(variable.device == shim.full_name("CPU:0"), f"it is on {variable.device}")
     strategy.extended.update(variable, lambda v, by: v.assign_add(by), args=(2.0,))
     assert variable.numpy() == 3.0
+
+
+def test_a_function_that_makes_variables_eagerly_is_traced_once():
+    strategy, made = strategy_with(lambda inputs, is_backward: ""), []
+
+    @tf.function
+    def step(x):
+        made.append(None)
+        if len(made) == 1:
+            with tf.init_scope(), strategy.scope():
+                made[0] = tf.Variable(2.0)
+        return x * made[0]
+
+    assert step(tf.constant(3.0)).numpy() == 6.0
+    canary.check(len(made) == 1, "it is traced twice all the same")

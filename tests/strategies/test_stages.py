@@ -52,7 +52,7 @@ def dense(units: int) -> layers.Layer:
 
 
 def test_bytes_are_balanced() -> None:
-    """10 x 10, 10 x 1, 1 x 2, 2 x 90, 90 x 1 numbers: the largest of three parts is 180 at least, and 100 + 12 alone."""
+    """100, 10, 2, 180 and 90 numbers: no part is smaller than 180, and 180 + 90 or 2 + 180 are larger."""
     model = keras.Sequential([keras.Input((10,)), *map(dense, (10, 1, 2, 90)), layers.Dense(1, name="last")])
     stages = cut_model(model, 3)
     assert [stage.layer_names for stage in stages] == [["dense10", "dense1", "dense2"], ["dense90"], ["last"]]

@@ -4,8 +4,10 @@ Upstream: `OneDeviceExtended` makes every variable and computes everything on it
 a tape and the updates of an optimizer run under whatever device scope is open, not under the forward pass's.
 Here: a subclass makes variables on the host, or on the device that it is told; updates a variable where the variable
 is; and opens a device function in the replica's graph, which puts an operation where its inputs are. The placeholders
-of captured variables don't know a device, so the captured tensors are asked. Seen in TensorFlow 2.21. Can go when
-tf.distribute has a strategy that places parts of a model.
+of captured variables don't know a device, so the captured tensors are asked. Variables that are made eagerly while a
+function is traced, which upstream's function takes for its own and is traced a second time for, are made as elsewhere:
+a pipeline's functions are long. Seen in TensorFlow 2.21. Can go when tf.distribute has a strategy that places parts of
+a model.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.distribute import device_util, distribute_lib
 from tensorflow.python.distribute.one_device_strategy import OneDeviceExtended, _OneDeviceReplicaContext
+from tensorflow.python.ops.resource_variable_ops import default_variable_creator_v2
 
 #: Gives an operation's device from its inputs, of each tensor the shape and the device, "" where that isn't known; and
 #: whether a tape has made the operation, to differentiate.
@@ -58,6 +61,8 @@ class StagedExtended(OneDeviceExtended):
 
     def _create_variable(self, next_creator: Callable[..., Any], **kwargs: Any) -> Any:
         beside = kwargs.pop("colocate_with", None)
+        if tf.executing_eagerly() and tf.compat.v1.get_default_graph().building_function:
+            next_creator = default_variable_creator_v2
         with tf.device(getattr(beside, "device", None) or self._making_on or self._device):
             return next_creator(**kwargs)
 
