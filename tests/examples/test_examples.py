@@ -46,6 +46,15 @@ def test_single_host():
     assert accuracy > 0.85
 
 
+@pytest.mark.unit
+def test_pipeline():
+    """Convolutions on the first device; 64 x 256 + 64 and 64 x 10 + 10 numbers on the second, and Adam's three times."""
+    output = run("examples/pipeline.py", "--epochs=3")
+    assert re.search(r"1 +[CG]PU:1 +dense \.\.\. dense_1 +68,392 +205,176", output), output
+    (accuracy,) = re.findall(r"stages: 2, accuracy: ([0-9.]+)", output)
+    assert float(accuracy) > 0.85
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("script", ["custom_training_loop.py", "custom_train_step.py"])
 def test_example_on_two_workers(script):

@@ -33,6 +33,10 @@ class Step(Protocol):
     seed_offset: Any
     #: Keras variables that were assigned in this step.
     assigned: list[Any]
+    #: Whether a batch that is cut into micro-batches is through with this one, a bool scalar; None for a whole batch.
+    ends_batch: Any
+    #: What variables were before the step, by id, as far as a step without rows is to leave them alone.
+    before: dict[int, Any]
     #: What layers added with `add_loss` in this step: the layer, which must outlive its id, and its losses.
     layer_losses: dict[int, tuple[Any, list[Any]]]
     #: Metrics whose result was asked for in this step, and what they returned.
