@@ -57,7 +57,7 @@ def stage_of(op: Any) -> int:
 
 def test_forward_backward_and_update_of_a_layer_are_on_its_device() -> None:
     """Devices are CPU:1 to 4 and CPU:0 is the host, so nothing can be where it should by accident."""
-    model = build(STRATEGY(DEVICES, micro_batches=2), lambda: named(8, 9, 10, 11), clipped_and_averaged)
+    model = build(STRATEGY(DEVICES, micro_batches=2), lambda: named(8, 9, 10, 11, **REGULARIZED), clipped_and_averaged)
     fit(model)
     found = operations(model)
     products = [op for op in found if op.type == "MatMul"]
@@ -79,8 +79,12 @@ def clipped_and_averaged() -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(0.01, global_clipnorm=0.1, use_ema=True)
 
 
-def named(*units: int) -> keras.Model:
-    hidden = [layers.Dense(n, activation="tanh", name=f"layer{index}") for index, n in enumerate(units)]
+#: Losses of weights and activations, whose gradients must not go elsewhere either.
+REGULARIZED = {"kernel_regularizer": "l2", "activity_regularizer": "l2"}
+
+
+def named(*units: int, **options: Any) -> keras.Model:
+    hidden = [layers.Dense(n, activation="tanh", name=f"layer{index}", **options) for index, n in enumerate(units)]
     return keras.Sequential([keras.Input((6,)), *hidden])
 
 

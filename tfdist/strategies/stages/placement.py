@@ -135,13 +135,5 @@ def _can_move(variable: Any) -> bool:
     return bool(stored(variable).dtype.is_floating)
 
 
-def devices_of(variables: Sequence[Any]) -> dict[str, int]:
-    """Bytes of Keras variables on each device."""
-    found: dict[str, int] = {}
-    for one in variables:
-        found[device_of(one)] = found.get(device_of(one), 0) + size_bytes([one])
-    return found
-
-
 def _with_mask(value: Any) -> tuple[Any, Any]:
     return value, mask_of(value)
