@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ AT_NIGHT = [
     "averaged weights",
     "loss scale",
     "shared and nested layers",
+    "recurrent, masked",
     "batch normalization, one micro-batch",
     "eagerly",
     "own logs",
@@ -41,6 +43,16 @@ def test_equal_to_one_device(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_more_is_equal_to_one_device(tmp_path: Path) -> None:
     run_python(["-m", f"{PROGRAM}.pipeline", *AT_NIGHT], workers=0, logs=tmp_path, timeout_seconds=880)
+
+
+@pytest.mark.cluster
+@pytest.mark.nightly
+def test_stages_in_processes_of_their_own(tmp_path: Path) -> None:
+    """As in docs/pipeline.md, smaller."""
+    options = ["--width=64", "--batch_size=64", "--rounds=1"]
+    run_python(["benchmarks/pipeline.py", *options], workers=0, logs=tmp_path)
+    counts = re.findall(r"^ +(\d) ", (tmp_path / "0.log").read_text(), re.MULTILINE)
+    assert counts == ["1", "2", "4", "8"]
 
 
 @pytest.mark.cluster

@@ -61,6 +61,13 @@ def transformer() -> keras.Model:
     return keras.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
 
 
+def recurrent() -> keras.Model:
+    """Loops, and a mask that every stage needs."""
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.LSTM(6, return_sequences=True)(layers.Embedding(11, 8, mask_zero=True)(tokens))
+    return keras.Model(tokens, layers.Dense(3)(layers.Bidirectional(layers.GRU(5))(x)))
+
+
 def own_logs() -> keras.Model:
     inputs = keras.Input((6,))
     return OwnLogs(inputs, layers.Dense(3)(layers.Dense(8, activation="tanh")(inputs)))
@@ -139,6 +146,7 @@ CASES = {
     "loss scale": Case(mlp, VECTORS, optimizer=scaled),
     "regularizers": Case(regularized, VECTORS, 3, 2),
     "shared and nested layers": Case(tied, TOKENS, 3, 4),
+    "recurrent, masked": Case(recurrent, TOKENS, 3, 2),
     "batch normalization, one micro-batch": Case(normalized, VECTORS, 2, 1),
     "executions of three": Case(mlp, VECTORS, 2, 2, compile_options={"steps_per_execution": 3}),
     "eagerly": Case(mlp, VECTORS, compile_options={"run_eagerly": True}),

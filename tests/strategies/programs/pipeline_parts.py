@@ -154,6 +154,40 @@ def test_dropout_is_reproducible() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+class Penalty(keras.Model):
+    """A loss with a gradient in it, so that the model is run, and differentiated, twice in a step."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                total = tf.reduce_sum(self(x, training=True))
+            slope = inner.gradient(total, x)
+            loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True)) + tf.reduce_mean(slope**2)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return {"penalized": loss}
+
+
+def penalty() -> keras.Model:
+    inputs = keras.Input((6,))
+    return Penalty(inputs, layers.Dense(3)(layers.Dense(8, activation="tanh")(inputs)))
+
+
+def test_a_step_that_differentiates_a_gradient() -> None:
+    def trained(strategy: Any) -> np.ndarray:
+        model = build(strategy, penalty, lambda: keras.optimizers.SGD(0.1), metrics=None)
+        for _ in range(2):
+            model.train_on_batch(VECTORS, labels(ROWS))
+        return np.concatenate([one.ravel() for one in model.get_weights()])
+
+    expected = trained(tfdist.OneDeviceStrategy("CPU:0"))
+    for schedule in ("1f1b", "gpipe"):
+        found = trained(STRATEGY(DEVICES[:2], micro_batches=3, schedule=schedule))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_files_go_to_plain_keras_and_back(folder: Path) -> None:
     def strategy() -> Any:
         return STRATEGY(DEVICES[:3], micro_batches=4)
