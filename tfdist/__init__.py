@@ -17,6 +17,7 @@ _STRATEGIES = {
     "MultiWorkerMirroredStrategy": "tfdist.strategies.multi_worker_mirrored",
     "OneDeviceStrategy": "tfdist.strategies.one_device",
     "ParameterServerStrategy": "tfdist.strategies.parameter_server",
+    "PipelineStages": "tfdist.strategies.pipeline_stages",
 }
 _MODULES = ("callbacks", "cluster", "data", "gradients", "launch", "layouts", "updates")
 
@@ -27,6 +28,7 @@ __all__ = [
     "MultiWorkerMirroredStrategy",
     "OneDeviceStrategy",
     "ParameterServerStrategy",
+    "PipelineStages",
     "callbacks",
     "cluster",
     "data",

@@ -46,6 +46,15 @@ def test_single_host():
     assert accuracy > 0.85
 
 
+@pytest.mark.unit
+def test_pipeline():
+    """256 x 64 + 64 and 64 x 10 + 10 float32 on the second device, and three times that for Adam and gradients."""
+    output = run("examples/pipeline.py", "--epochs=3")
+    assert re.search(r"1 +[CG]PU:1 +dense \.\.\. dense_1 +68,392 +205,176", output), output
+    (accuracy,) = re.findall(r"stages: 2, accuracy: ([0-9.]+)", output)
+    assert float(accuracy) > 0.85
+
+
 @pytest.mark.cluster
 def test_hybrid_parallel():
     """Data parallelism and attention heads on four devices, with its table first."""

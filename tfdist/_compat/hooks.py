@@ -33,6 +33,10 @@ class Step(Protocol):
     seed_offset: Any
     #: Keras variables that were assigned in this step.
     assigned: list[Any]
+    #: Whether a batch that is cut into micro-batches is through with this one, a bool scalar; None for a whole batch.
+    ends_batch: Any
+    #: What variables were before the step, by id, as far as a step without rows is to leave them alone.
+    before: dict[int, Any]
     #: What layers added with `add_loss` in this step: the layer, which must outlive its id, and its losses.
     layer_losses: dict[int, tuple[Any, list[Any]]]
     #: Metrics whose result was asked for in this step, and what they returned.
@@ -137,8 +141,15 @@ class KerasHooks:
     def check_before_predict(self, model: Any) -> None:
         """Refuse mixed-up use before a `predict`."""
 
+    def place_model(self, model: Any) -> None:
+        """Called when a model is compiled or has got its variables, before its optimizer makes others beside them."""
+
     def prepare_optimizer(self, optimizer: Any) -> None:
         """Called when a model is compiled with the optimizer."""
+
+    def beside(self, variable: Any) -> contextlib.AbstractContextManager[Any]:
+        """Variables of tfdist's own that belong to a variable are made in here."""
+        return contextlib.nullcontext()
 
     def around_fit(self) -> contextlib.AbstractContextManager[None]:
         """Entered while a `fit` is under way."""

@@ -69,6 +69,7 @@ def compile_in_scope(self: Any, *args: Any, **kwargs: Any) -> None:
         return
     with strategy.scope():
         _compile(self, *args, **kwargs)
+        strategy.place_model(self)
         if self.optimizer is not None:
             strategy.prepare_optimizer(self.optimizer)
 
@@ -232,6 +233,9 @@ def build_if_needed(model: Any, iterator: Any = None, data_batch: Any = None) ->
     """Make the variables of model, metrics and optimizer, as far as that can be done before a step."""
     if _is_unbuilt(model):
         _build(model, _example(iterator) if data_batch is None else data_batch)
+    strategy = hooks.model_strategy(model)
+    if strategy is not None:
+        strategy.place_model(model)
     if model.optimizer is not None and not model.optimizer.built and _has_all_variables(model):
         model.optimizer.build(model.trainable_variables)
 

@@ -191,6 +191,8 @@ class GradientAccumulation:
 
     def _end_micro_step(self, strategy: Any, target: Target, ends_batch: tf.Tensor | None) -> None:
         ends_batch = tf.constant(True) if ends_batch is None else ends_batch
+        if tf.get_static_value(ends_batch) is not None and not tf.get_static_value(ends_batch):
+            return  # A conditional that holds the variables would have the next micro-batch wait for this one.
         self.state.micro_step.assign_add(tf.cast(ends_batch, tf.int32))
         full = ends_batch & (self.state.micro_step.read_value() >= self._steps_now(target))
         tf.cond(full, lambda: self._flush(strategy, target), lambda: 0)

@@ -7,6 +7,7 @@ another number of replicas. Plain Keras leaves it alone. Between optimizer steps
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import strategy_of, trainable_variables_of
 from tfdist._compat.keras_saveable_state import SaveableState
 from tfdist.gradients.slots import SLOTS, Slot, assign_first, local_variable
@@ -75,7 +77,8 @@ class Accumulators(SaveableState):
                 self.skipped[name] = _counter(0, tf.int64, f"skipped_{name}")
             for index, (kind, shape, dtype) in slots.items():
                 if index not in self.slots:
-                    self.slots[index] = SLOTS[kind](shape, dtype)
+                    with _beside(strategy, trainable_variables_of(self._optimizer())[index]):
+                        self.slots[index] = SLOTS[kind](shape, dtype)
         if self._pending:
             pending, self._pending = self._pending, {}
             self._restore(pending)
@@ -146,6 +149,11 @@ class Accumulators(SaveableState):
             for index, slot in self.slots.items():
                 _, parts = sums.get(index, ("", []))
                 slot.restore(parts, strategy, here=here)
+
+
+def _beside(strategy: Any, variable: Any) -> contextlib.AbstractContextManager[Any]:
+    own = hooks.hooks_of(strategy)
+    return contextlib.nullcontext() if own is None else own.beside(variable)
 
 
 def _counter(value: int, dtype: tf.DType, name: str) -> tf.Variable:

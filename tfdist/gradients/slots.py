@@ -83,7 +83,7 @@ class DenseSlot:
 
     def clear(self) -> None:
         """Set the replica's sum to zero."""
-        self._sum.assign(tf.zeros(self._sum.shape, self.dtype))
+        self._sum.assign(tf.raw_ops.ZerosLike(x=self._sum.read_value()))  # computed where the sum is
 
     def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
         """From the sum's array."""

@@ -53,6 +53,8 @@ class ReplicaStep(hooks.Step):
         self.replica = 0
         self.seed_offset = None
         self.assigned: list[Any] = []
+        #: What variables were before the step, by id, as far as a step without rows is to leave them alone.
+        self.before: dict[int, tf.Tensor] = {}
         self.layer_losses: dict[int, tuple[Any, list[Any]]] = {}
         self.results: list[tuple[Any, Any]] = []
         self._graph = _current_graph()

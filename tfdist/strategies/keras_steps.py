@@ -31,7 +31,7 @@ from tfdist.strategies.checks import refuse_small
 from tfdist.strategies.empty_replicas import metrics_of_rows_only, pad_if_empty, without_padding
 from tfdist.strategies.gathering import gather_rows
 from tfdist.strategies.logs import Logs, LogSources, Values, averaged, global_metric_results
-from tfdist.strategies.micro_batches import MicroBatch, each_micro_batch
+from tfdist.strategies.micro_batches import MicroBatch
 
 
 class StepFunction:
@@ -132,7 +132,7 @@ class StepFunction:
         splits = self._strategy.options_of(self._model.optimizer).splits if self._accumulates else 1
         if splits == 1:
             return self._run(data)
-        return each_micro_batch(lambda piece: self._run(data, piece), splits)
+        return self._strategy.each_micro_batch(lambda piece: self._run(data, piece), splits)
 
     def _run(self, data: Any, piece: MicroBatch | None = None) -> tuple[Values, tf.Tensor]:
         outputs = self._strategy.run_keras_step(self._replica_step, data, weighs=self._accumulates, piece=piece)
@@ -142,6 +142,8 @@ class StepFunction:
         step = hooks.current_step()
         if step is None:
             return self._logs.split(self._step(data), []), tf.constant(1)
+        if self._training:
+            note_before(self._model, step)
         with metrics_of_rows_only(self._model, step):
             logs = self._step(data)
         self._end_replica_step(step)
@@ -252,6 +254,13 @@ def keras_replica_step(
     return run
 
 
+def note_before(model: Any, step: hooks.Step) -> None:
+    """Remember what layers may assign, for micro-batches: one of them may have no rows on any replica."""
+    if step.ends_batch is not None:
+        floating = [v for v in model.non_trainable_variables if tf.as_dtype(v.dtype).is_floating]
+        step.before = {id(v): tf.identity(v.value) for v in floating}
+
+
 def average_assigned(model: Any, step: hooks.Step) -> None:
     """Average what layers assigned in this step over the replicas.
 
@@ -261,7 +270,8 @@ def average_assigned(model: Any, step: hooks.Step) -> None:
     if variables:
         values = [tf.identity(v.value) for v in variables]
         for variable, value in zip(variables, average_over_replicas(values, share=step.row_share()), strict=True):
-            variable.assign(value)
+            before = step.before.get(id(variable))
+            variable.assign(value if before is None else tf.where(step.total_rows() > 0, value, before))
 
 
 def assigned_state(model: Any, step: hooks.Step) -> list[Any]:

@@ -25,7 +25,8 @@ from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
 from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
-from tfdist.strategies.micro_batches import MicroBatch
+from tfdist.strategies.logs import Values
+from tfdist.strategies.micro_batches import MicroBatch, each_micro_batch
 from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
 from tfdist.strategies.step_report import step_report
 
@@ -155,6 +156,12 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         one_step = weighs or self.num_replicas_in_sync > 1
         replica_step = keras_replica_step(step, piece=piece) if one_step else with_nones(step)
         return self.run_replicas(replica_step, data)
+
+    def each_micro_batch(
+        self, step: Callable[[MicroBatch], tuple[Values, tf.Tensor]], count: int
+    ) -> tuple[Values, tf.Tensor]:
+        """Run a step on all pieces of a batch, see `micro_batches.each_micro_batch`."""
+        return each_micro_batch(step, count)
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
         """Give every replica its part of the data.

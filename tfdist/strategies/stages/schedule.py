@@ -1,0 +1,139 @@
+"""In which order a stage does its units, and how a graph is made to keep to it.
+
+Both orders give the same gradients and take the same time: with S stages and M micro-batches the last stage begins
+S - 1 units late and the first one ends with the last gradient, so that each stands still for (S - 1) / (M + S - 1) of
+the time. They differ in how many micro-batches are in flight: M, or at most S.
+
+References:
+    Huang et al. 2019, "GPipe: Efficient Training of Giant Neural Networks using Pipeline Parallelism", NeurIPS,
+    arXiv:1811.06965.
+    Narayanan et al. 2019, "PipeDream: Generalized Pipeline Parallelism for DNN Training", SOSP, arXiv:1806.03377, and
+    2021, arXiv:2006.09503: 1F1B, here with a flush after each batch, so that no gradient is stale.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import tensorflow as tf
+
+from tfdist._compat.tensorflow_control_inputs import let_wait
+
+Kind = Literal["forward", "backward"]
+
+
+class Unit(NamedTuple):
+    """The pass of a stage on one micro-batch, counted from 0."""
+
+    kind: Kind
+    micro_batch: int
+
+
+def gpipe(stage: int, stages: int, micro_batches: int) -> list[Unit]:
+    """All forward units, then all backward units, the first micro-batch first."""
+    forward = [Unit("forward", index) for index in range(micro_batches)]
+    return forward + [Unit("backward", index) for index in range(micro_batches)]
+
+
+def one_forward_one_backward(stage: int, stages: int, micro_batches: int) -> list[Unit]:
+    """As many forward units as stages follow, this one included, then backward and forward in turns."""
+    ahead = min(stages - stage, micro_batches)
+    units = [Unit("forward", index) for index in range(ahead)]
+    for index in range(micro_batches):
+        units.append(Unit("backward", index))
+        if index + ahead < micro_batches:
+            units.append(Unit("forward", index + ahead))
+    return units
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How stages take turns.
+
+    Attributes:
+        order: the units of a stage, from its index, the number of stages, and the number of micro-batches.
+        backward_waits: whether a backward unit waits for the forward units before it, although it could begin; nothing
+            is gained by it but the order.
+    """
+
+    order: Callable[[int, int, int], list[Unit]]
+    backward_waits: bool
+
+
+#: By the name that a user gives.
+SCHEDULES = {"1f1b": Schedule(one_forward_one_backward, False), "gpipe": Schedule(gpipe, True)}
+
+
+def most_in_flight(units: list[Unit]) -> int:
+    """Micro-batches whose activations a stage holds at a time, at most."""
+    return max(itertools.accumulate(1 if unit.kind == "forward" else -1 for unit in units))
+
+
+class Timetable:
+    """The units of one batch while its graph is made.
+
+    Each unit begins at one operation and ends at one. Units of a kind follow each other, and a forward unit waits for
+    the backward one before it, which bounds what is in flight. These point from what was traced to what is traced
+    later, as the order of assignments to a variable does, so there is no circle whatever layers do. Where backward
+    units wait for forward ones that are traced after them, there would be one if a layer's forward pass read what
+    another's backward pass assigns.
+
+    A train step that runs the model more than once has several parts of a unit, of which a forward one may need a
+    backward one of the same micro-batch, so there backward units don't wait.
+
+    Args:
+        schedule: of each stage.
+        stages: of the model.
+        pipelines: that take turns at the micro-batches.
+        micro_batches: of the batch.
+    """
+
+    def __init__(self, schedule: Schedule, stages: int, pipelines: int, micro_batches: int) -> None:
+        self._schedule, self._stages, self._pipelines, self._count = schedule, stages, pipelines, micro_batches
+        self._begun: dict[tuple[int, Unit], list[Any]] = {}
+        self._ended: dict[tuple[int, Unit], list[Any]] = {}
+        #: Which micro-batch is traced now.
+        self.micro_batch = 0
+
+    @property
+    def pipeline(self) -> int:
+        """Which pipeline takes the micro-batch."""
+        return self.micro_batch % self._pipelines
+
+    def begin(self, kind: Kind, stage: int) -> list[Any]:
+        """What the first operations of a unit must wait for; in the unit's device scope."""
+        if tf.executing_eagerly():
+            return []
+        begun = tf.no_op(name=f"{kind}_{stage}_{self.micro_batch}_begins")
+        self._begun.setdefault((stage, Unit(kind, self.micro_batch)), []).append(begun)
+        return [begun]
+
+    def end(self, kind: Kind, stage: int, made: list[Any]) -> None:
+        """A unit has made these tensors; in the unit's device scope."""
+        if tf.executing_eagerly():
+            return
+        with tf.control_dependencies(made):
+            ended = tf.no_op(name=f"{kind}_{stage}_{self.micro_batch}_ends")
+        self._ended.setdefault((stage, Unit(kind, self.micro_batch)), []).append(ended)
+
+    def keep(self) -> None:
+        """Make the graph keep to the schedule; once all micro-batches are in it."""
+        for stage in range(self._stages):
+            for pipeline in range(self._pipelines):
+                mine = range(pipeline, self._count, self._pipelines)
+                order = self._schedule.order(stage, self._stages, len(mine))
+                units = [(stage, Unit(kind, mine[index])) for kind, index in order]
+                self._chain([unit for unit in units if unit in self._begun])
+
+    def _chain(self, units: list[tuple[int, Unit]]) -> None:
+        backward_waits = self._schedule.backward_waits and all(len(self._begun[unit]) == 1 for unit in units)
+        last: dict[Kind, tuple[int, Unit]] = {}
+        for unit in units:
+            kind = unit[1].kind
+            waits = {one: before for one, before in last.items() if one == kind or kind == "forward" or backward_waits}
+            for begun in self._begun[unit]:
+                let_wait(begun, [ended for before in waits.values() for ended in self._ended[before]])
+            last[kind] = unit
