@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import tensorflow as tf
 
 from tfdist import _compat
 from tfdist._compat.keras_variable_creation import shapes_only
@@ -38,7 +41,7 @@ class AutomaticRules(LayoutRules):
     def spec_for(self, path: str, shape: Sequence[int]) -> Spec:
         """How a variable is split; only over axes that divide it."""
         spec: Spec = (None,) * len(shape)
-        if not self._others or _count(shape) < _SMALLEST:
+        if not self._others or math.prod(shape) < _SMALLEST:
             return spec
         rule: Any = next((rule for pattern, rule in self._known if pattern.fullmatch(path)), spec)
         wanted = rule(tuple(shape)) if callable(rule) else rule
@@ -133,20 +136,8 @@ def _report(weights: list[Any], axes: MeshAxes, stage: int, slots: int) -> Memor
 
 
 def _row(weight: Any, axes: MeshAxes, placements: Placements, slots: int) -> MemoryRow:
-    shape, itemsize = tuple(weight.shape), _itemsize(weight.dtype)
+    shape, itemsize = tuple(weight.shape), tf.as_dtype(weight.dtype).size
     placement = placements.of_variable(weight.path, shape, is_parameter=weight.trainable)
     slot = part_bytes(axes, placements.of_slot(placement.kept, shape).kept, shape, itemsize) if weight.trainable else 0
     kept = part_bytes(axes, placement.kept, shape, itemsize)
     return MemoryRow(weight.path, shape, weight.dtype, placement.kept, placement.used, kept, slots * slot, slot)
-
-
-def _itemsize(dtype: str) -> int:
-    bits = "".join(character for character in dtype if character.isdigit())
-    return int(bits) // 8 if bits else 1
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count

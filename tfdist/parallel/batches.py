@@ -51,10 +51,12 @@ class Batches:
 
     def layout(self, shape: tf.TensorShape) -> dtensor.Layout:
         """How a tensor of this shape is laid out."""
-        axis, rank = self._axes.batch_axis, shape.rank
-        if rank == 0 or self._axes.num_batch_parts == 1 or shape[0] % self._axes.num_batch_parts:
-            return replicated(self._mesh, rank)
-        return layout_of(self._mesh, (axis,) + (None,) * (rank - 1))
+        if shape.rank == 0 or self._axes.num_batch_parts == 1 or shape[0] % self._axes.num_batch_parts:
+            return replicated(self._mesh, shape.rank)
+        return self._split_by_rows(shape.rank)
+
+    def _split_by_rows(self, rank: int) -> dtensor.Layout:
+        return layout_of(self._mesh, (self._axes.batch_axis,) + (None,) * (rank - 1))
 
     @contextlib.contextmanager
     def computing_on(self, batch: Any) -> Iterator[None]:
@@ -82,7 +84,7 @@ class Batches:
         can_split = _local_split() if rows is None else not rows % self._axes.num_batch_parts
         layout = replicated(self._mesh, value.shape.rank)
         if by_rows and can_split and value.shape.rank and self._axes.num_batch_parts > 1:
-            layout = layout_of(self._mesh, (self._axes.batch_axis,) + (None,) * (value.shape.rank - 1))
+            layout = self._split_by_rows(value.shape.rank)
         return dtensor.relayout(value, layout)
 
 
