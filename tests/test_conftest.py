@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def run_pytest(folder: Path, source: str) -> str:
     (folder / "conftest.py").write_text(own)
     (folder / "test_it.py").write_text(source)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder).stdout
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder, env=env).stdout
 
 
 def test_a_clean_test_passes(tmp_path):

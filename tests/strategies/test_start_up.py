@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.helpers.warm_processes import QUIET
@@ -53,14 +54,14 @@ class Worker:
 def workers():
     """Makes workers at free ports; ends those that are left."""
     started: list[Worker] = []
-    with HeldPorts(2) as held:
-        addresses = [f"127.0.0.1:{port}" for port in held.ports]
+    with HeldPorts(3) as held:
+        *addresses, third = [f"127.0.0.1:{port}" for port in held.ports]
 
         def start(index: int, *arguments: str, at: list[str] = addresses, **how) -> Worker:
             started.append(Worker(at, index, *arguments, **how))
             return started[-1]
 
-        start.addresses = addresses
+        start.addresses, start.third = addresses, third
         yield start
     for worker in started:
         worker.process.kill()
@@ -188,13 +189,22 @@ def test_a_program_that_listens_in_place_of_the_chief(workers):
 
 
 def test_a_worker_that_is_started_again_while_others_are_waited_for(workers):
-    chief = workers(0)
-    first = workers(1)
-    address = workers.addresses[0].rpartition(":")
-    wait_for_server(address[0], int(address[2]))
+    three = [*workers.addresses, workers.third]
+    chief, first = workers(0, at=three), workers(1, at=three)
+    wait_for_call(first)
     first.process.kill()
-    assert "all workers have met" in workers(1).said()
-    assert "all workers have met" in chief.said()
+    first.process.wait(DEADLINE_SECONDS)
+    for worker in [workers(1, at=three), workers(2, at=three), chief]:
+        assert "all workers have met" in worker.said()
+
+
+def wait_for_call(worker: Worker) -> None:
+    """Until it has called the chief."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    process = psutil.Process(worker.process.pid)
+    while not any(connection.status == psutil.CONN_ESTABLISHED for connection in process.net_connections()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_clocks_that_are_apart(workers):
