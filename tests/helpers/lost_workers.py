@@ -44,8 +44,9 @@ def lose(
     prefix: Callable[[int], list[str]] = lambda worker: [],
     addresses: list[str] | None = None,
     do: Callable[[], None] = lambda: None,
+    is_victim_alive: bool = False,
 ) -> list[Survivor]:
-    """Run a job of `programs/lost_workers` and return those that aren't the victim.
+    """Run a job of `programs/lost_workers` and return those that are left.
 
     Args:
         folder: for its files.
@@ -57,6 +58,7 @@ def lose(
         prefix: what a worker's command begins with, to run it elsewhere.
         addresses: of the workers; free ports of this machine by default.
         do: called when the victim has reached the fault, for one that comes from outside.
+        is_victim_alive: whether the victim is left as well.
     """
     with HeldPorts(workers) as held:
         addresses = addresses or [f"127.0.0.1:{port}" for port in held.ports]
@@ -71,7 +73,8 @@ def lose(
                 processes.append(start(command, json.dumps(task), log, worker, prefix=prefix(worker)))
             at = _fault_of(folder, processes)
             do()
-            ends = _ends_of(processes, victim, at, deadline_seconds)
+            left = [worker for worker in range(workers) if worker != victim or is_victim_alive]
+            ends = _ends_of(processes, left, at, deadline_seconds)
         finally:
             for process in processes:
                 process.send_signal(signal.SIGCONT)
@@ -95,9 +98,8 @@ def _fault_of(folder: Path, processes: list[Process]) -> float:
     return json.loads(fault.read_text())["at"]
 
 
-def _ends_of(processes: list[Process], victim: int, at: float, deadline_seconds: float) -> dict[int, float]:
+def _ends_of(processes: list[Process], survivors: list[int], at: float, deadline_seconds: float) -> dict[int, float]:
     ends: dict[int, float] = {}
-    survivors = [index for index in range(len(processes)) if index != victim]
     while len(ends) < len(survivors):
         for index in survivors:
             if index not in ends and processes[index].poll() is not None:

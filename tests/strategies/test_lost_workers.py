@@ -56,7 +56,7 @@ def test_a_killed_worker_between_averagings(tmp_path: Path) -> None:
 
 
 def test_a_cut_network(tmp_path: Path) -> None:
-    """Workers 0 and 2 on one side of the cable, 1 on the other."""
+    """Workers 0 and 2 on one side of the cable, 1 on the other, which can't tell the chief of its end."""
     with two_networks() as (here, there, cable):
         lost = lose(
             tmp_path,
@@ -66,5 +66,8 @@ def test_a_cut_network(tmp_path: Path) -> None:
             prefix=lambda worker: ["ip", "netns", "exec", there if worker == 1 else here],
             addresses=[f"{HERE}:2222", f"{THERE}:2222", f"{HERE}:2223"],
             do=lambda: ip(f"-n {here} link set {cable} down"),
+            is_victim_alive=True,
         )
-    check(lost, "worker 1 has said nothing for")
+    check([one for one in lost if one.worker != 1], "worker 1 has said nothing for")
+    (cut_off,) = [one for one in lost if one.worker == 1]
+    assert cut_off.code != 0 and "has said nothing for" in cut_off.said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,9 @@ from tensorflow.python.framework import config
 
 #: Far above the keys that TensorFlow counts up from in Python.
 _FIRST_KEY = 1 << 29
+
+#: The chief's answer takes a millisecond, and longer than its heartbeats may if it is stopped for a while.
+PUBLISH_SECONDS = 60.0
 
 #: One counter for each device of each group of devices: runtimes remember the keys of all strategies of a process.
 _counters: dict[tuple[int, int, str], tf.Variable] = {}
@@ -68,15 +72,35 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return int(getattr(strategy.extended, "_num_workers", 1))
 
 
-def publish(key: str, value: str) -> None:
-    """Put a value into the cluster's key-value store, where every worker can read it."""
-    context.context().set_config_key_value(key, value)
+def publish(key: str, value: str, timeout_seconds: float = PUBLISH_SECONDS) -> None:
+    """Put a value into the cluster's key-value store, where every worker can read it.
+
+    Raises:
+        DeadlineExceededError: the chief, which keeps the store, has not answered in time.
+    """
+    ended: list[Exception | None] = []
+
+    def put() -> None:
+        try:
+            context.context().set_config_key_value(key, value)
+            ended.append(None)
+        except Exception as error:
+            ended.append(error)
+
+    # Upstream waits for ever where the network to the chief is cut.
+    thread = threading.Thread(target=put, daemon=True, name=f"tf_publish {key}")
+    thread.start()
+    thread.join(timeout_seconds)
+    if not ended:
+        raise tf.errors.DeadlineExceededError(None, None, f"The chief has not answered for {timeout_seconds:.0f} s.")
+    if ended[0] is not None:
+        raise ended[0]
 
 
-def publish_first(key: str, value: str) -> bool:
-    """Put a value into the store if there is none under this key yet; whether there was none."""
+def publish_first(key: str, value: str, timeout_seconds: float = PUBLISH_SECONDS) -> bool:
+    """As `publish`, if there is none under this key yet; whether there was none."""
     try:
-        publish(key, value)
+        publish(key, value, timeout_seconds)
     except tf.errors.AlreadyExistsError:
         return False
     return True

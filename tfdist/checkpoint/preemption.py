@@ -233,11 +233,15 @@ class SharedPreemption(Preemption):
         self._stop_watching()
 
     def _stop_watching(self) -> None:
-        if self._watcher.is_alive():
-            with contextlib.suppress(tf.errors.OpError):
-                publish_first(f"{self._key}/notice", _OVER)
-            # It holds up nobody if the chief is gone, and so the answer doesn't come.
-            self._watcher.join(LEAVE_SECONDS)
+        if not self._watcher.is_alive():
+            return
+        try:
+            publish_first(f"{self._key}/notice", _OVER, LEAVE_SECONDS)
+        except tf.errors.DeadlineExceededError:
+            return  # the chief can't be reached; the watcher waits for it too, and holds up nobody
+        except tf.errors.OpError:
+            pass
+        self._watcher.join(LEAVE_SECONDS)
 
 
 def make_preemption(workers: Any, *, is_wanted: bool) -> Preemption:

@@ -15,9 +15,12 @@ from tests.launch.programs.elastic_train import BATCH, EPOCHS, STEPS
 pytestmark = pytest.mark.cluster
 
 
-def start(folder: Path, *options: str, arguments: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(
+    folder: Path, *options: str, arguments: tuple[str, ...] = (), inside: tuple[str, ...] = ()
+) -> subprocess.Popen:
+    """Launch a job; `inside` is what its command stands behind."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "tfdist", "launch", "--env=CUDA_VISIBLE_DEVICES=-1", *options]
+    command = [*inside, sys.executable, "-m", "tfdist", "launch", "--env=CUDA_VISIBLE_DEVICES=-1", *options]
     command += ["-m", "tests.launch.programs.elastic_train", str(folder), *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -35,7 +38,7 @@ def made(folder: Path) -> list[tuple[int, int]]:
 
 
 def finish(process: subprocess.Popen) -> str:
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return err
 

@@ -93,7 +93,9 @@ def main(folder: Path, fault: str, victim: int, options: dict[str, Any]) -> None
     data = tf.data.Dataset.from_tensor_slices((np.zeros((ROWS, 4), "float32"), np.zeros((ROWS, 1), "float32")))
     data = generated(ROWS, is_victim) if fault == "wait_for_input" else data.batch(BATCH)
     epochs = 2 if fault in PASSING else 100_000
-    model.fit(data, epochs=epochs, verbose=0, callbacks=[Fault(folder, fault, is_victim)])
+    # What it asks of the others must end as well; a save takes part in nothing here.
+    checkpoint = tfdist.callbacks.Checkpoint(folder / "checkpoints", every_seconds=3600)
+    model.fit(data, epochs=epochs, verbose=0, callbacks=[Fault(folder, fault, is_victim), checkpoint])
 
 
 if __name__ == "__main__":
