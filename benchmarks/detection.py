@@ -35,6 +35,7 @@ def cut(folder: Path, workers: int) -> list[Survivor]:
             prefix=lambda worker: ["ip", "netns", "exec", there if worker == 1 else here],
             addresses=[f"{THERE}:2222" if worker == 1 else f"{HERE}:{2222 + worker}" for worker in range(workers)],
             do=lambda: ip(f"-n {here} link set {cable} down"),
+            is_victim_alive=True,
         )
 
 
