@@ -24,8 +24,9 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.keras_staged_models import graph_of
-from tfdist._compat.keras_variable_devices import device_of
+from tfdist._compat.keras_variable_devices import devices_of
 from tfdist._compat.tensorflow_staged_devices import StagedExtended
+from tfdist._compat.tensorflow_staged_replicas import StagedReplicasExtended
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.strategies.logs import Values
 from tfdist.strategies.micro_batches import MicroBatch, mean_of_micro_batches
@@ -84,14 +85,13 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         self._schedule: Schedule = SCHEDULES[schedule]
         self._boundaries: list[str] | None = None if boundaries is None else list(boundaries)
         self._grid: Grid = Grid(devices)
-        if self._grid.pipelines > self.micro_batches:
-            raise ValueError(
-                f"Pipelines take turns at the micro-batches. Expected: at least {self._grid.pipelines}, one for each. "
-                f"Received: micro_batches={micro_batches}."
-            )
         self._timetable: Timetable | None = None
         self._placements: weakref.WeakKeyDictionary[Any, Placement] = weakref.WeakKeyDictionary()
-        extended = StagedExtended(self, self._grid.host, self._grid.place)
+        grid = self._grid
+        if grid.pipelines == 1:
+            extended = StagedExtended(self, grid.host, grid.place)
+        else:
+            extended = StagedReplicasExtended(self, grid.host, grid.devices(0), grid.place)
         super().__init__(extended, gradient_accumulation_steps=gradient_accumulation_steps)
 
     def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
@@ -147,8 +147,8 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         return placement
 
     def experimental_distribute_dataset(self, dataset: Any, options: Any = None) -> Any:
-        """Batches stay on the host, from which each stage takes what it needs of them."""
-        return dataset
+        """As all synchronous strategies'; parts of a batch stay on the host, where stages take what they need."""
+        return dataset if self._grid.pipelines == 1 else super().experimental_distribute_dataset(dataset, options)
 
     def each_micro_batch(
         self, step: Callable[[MicroBatch], tuple[Values, tf.Tensor]], count: int
@@ -196,5 +196,5 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         return super().keras_function(model, kind)
 
     def beside(self, variable: Any) -> contextlib.AbstractContextManager[Any]:
-        """Variables that are made in here are on a variable's device."""
-        return self.extended.making_on(device_of(variable))
+        """Variables that are made in here are on a variable's devices."""
+        return self.extended.making_on(devices_of(variable))

@@ -1,4 +1,4 @@
-"""The devices of a pipeline, or of several that share its parameters."""
+"""The devices of a pipeline, or of several side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat.tensorflow_staged_devices import full_name
+from tfdist._compat.tensorflow_staged_replicas import replica_index
 
 
 class Grid:
@@ -46,9 +47,13 @@ class Grid:
         """How many there are."""
         return len(self._rows)
 
-    def device(self, stage: int, pipeline: int = 0) -> str:
-        """Whole name of a stage's device; the first pipeline's hold the variables."""
-        return self._rows[pipeline][stage]
+    def device(self, stage: int) -> str:
+        """Whole name of a stage's device, in the pipeline that asks; in the first one where none does."""
+        return self._rows[replica_index()][stage]
+
+    def devices(self, stage: int) -> list[str]:
+        """Whole names of a stage's devices, one a pipeline."""
+        return [row[stage] for row in self._rows]
 
     def place(self, inputs: Sequence[tuple[tf.TensorShape, str]], is_backward: bool) -> str:
         """Where an operation outside of stages is computed: with its inputs, the latest stage's if they are apart.

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from tfdist._compat.tensorflow_control_inputs import let_wait
+from tfdist._compat.tensorflow_staged_replicas import replica_index
 
 Kind = Literal["forward", "backward"]
 
@@ -47,6 +48,14 @@ def one_forward_one_backward(stage: int, stages: int, micro_batches: int) -> lis
         if index + ahead < micro_batches:
             units.append(Unit("forward", index + ahead))
     return units
+
+
+class _Place(NamedTuple):
+    """Where a unit is done."""
+
+    pipeline: int
+    stage: int
+    unit: Unit
 
 
 @dataclass(frozen=True)
@@ -87,28 +96,23 @@ class Timetable:
     Args:
         schedule: of each stage.
         stages: of the model.
-        pipelines: that take turns at the micro-batches.
-        micro_batches: of the batch.
+        pipelines: side by side, each of which has micro-batches of its own.
+        micro_batches: of a pipeline's part of the batch.
     """
 
     def __init__(self, schedule: Schedule, stages: int, pipelines: int, micro_batches: int) -> None:
         self._schedule, self._stages, self._pipelines, self._count = schedule, stages, pipelines, micro_batches
-        self._begun: dict[tuple[int, Unit], list[Any]] = {}
-        self._ended: dict[tuple[int, Unit], list[Any]] = {}
+        self._begun: dict[_Place, list[Any]] = {}
+        self._ended: dict[_Place, list[Any]] = {}
         #: Which micro-batch is traced now.
         self.micro_batch = 0
-
-    @property
-    def pipeline(self) -> int:
-        """Which pipeline takes the micro-batch."""
-        return self.micro_batch % self._pipelines
 
     def begin(self, kind: Kind, stage: int) -> list[Any]:
         """What the first operations of a unit must wait for; in the unit's device scope."""
         if tf.executing_eagerly():
             return []
         begun = tf.no_op(name=f"{kind}_{stage}_{self.micro_batch}_begins")
-        self._begun.setdefault((stage, Unit(kind, self.micro_batch)), []).append(begun)
+        self._begun.setdefault(self._now(kind, stage), []).append(begun)
         return [begun]
 
     def end(self, kind: Kind, stage: int, made: list[Any]) -> None:
@@ -117,23 +121,24 @@ class Timetable:
             return
         with tf.control_dependencies(made):
             ended = tf.no_op(name=f"{kind}_{stage}_{self.micro_batch}_ends")
-        self._ended.setdefault((stage, Unit(kind, self.micro_batch)), []).append(ended)
+        self._ended.setdefault(self._now(kind, stage), []).append(ended)
 
     def keep(self) -> None:
         """Make the graph keep to the schedule; once all micro-batches are in it."""
-        for stage in range(self._stages):
-            for pipeline in range(self._pipelines):
-                mine = range(pipeline, self._count, self._pipelines)
-                order = self._schedule.order(stage, self._stages, len(mine))
-                units = [(stage, Unit(kind, mine[index])) for kind, index in order]
-                self._chain([unit for unit in units if unit in self._begun])
+        for pipeline, stage in itertools.product(range(self._pipelines), range(self._stages)):
+            order = self._schedule.order(stage, self._stages, self._count)
+            places = [_Place(pipeline, stage, unit) for unit in order]
+            self._chain([place for place in places if place in self._begun])
 
-    def _chain(self, units: list[tuple[int, Unit]]) -> None:
-        backward_waits = self._schedule.backward_waits and all(len(self._begun[unit]) == 1 for unit in units)
-        last: dict[Kind, tuple[int, Unit]] = {}
-        for unit in units:
-            kind = unit[1].kind
-            waits = {one: before for one, before in last.items() if one == kind or kind == "forward" or backward_waits}
-            for begun in self._begun[unit]:
-                let_wait(begun, [ended for before in waits.values() for ended in self._ended[before]])
-            last[kind] = unit
+    def _now(self, kind: Kind, stage: int) -> _Place:
+        return _Place(replica_index(), stage, Unit(kind, self.micro_batch))
+
+    def _chain(self, places: list[_Place]) -> None:
+        backward_waits = self._schedule.backward_waits and all(len(self._begun[place]) == 1 for place in places)
+        last: dict[Kind, _Place] = {}
+        for place in places:
+            kind = place.unit.kind
+            waits = [before for one, before in last.items() if one == kind or kind == "forward" or backward_waits]
+            for begun in self._begun[place]:
+                let_wait(begun, [ended for before in waits for ended in self._ended[before]])
+            last[kind] = place

@@ -38,16 +38,16 @@ def summary(
         accumulates: whether gradients are added up beside the variables.
         batch_size: rows of a batch; None counts activations of one row in each micro-batch.
     """
-    rows = 1 if batch_size is None else -(-batch_size // micro_batches)
+    rows = 1 if batch_size is None else -(-batch_size // (grid.pipelines * micro_batches))
     lines = []
     for stage in stages:
-        in_flight = most_in_flight(order(stage.index, len(stages), -(-micro_batches // grid.pipelines)))
+        in_flight = most_in_flight(order(stage.index, len(stages), micro_batches))
         values = [
             size_bytes(stage.own_variables),
             _slot_bytes(stage, model.optimizer, accumulates),
             in_flight * rows * sum(map(_row_bytes, stage.calls)),
         ]
-        device = ", ".join(_short(grid.device(stage.index, pipeline)) for pipeline in range(grid.pipelines))
+        device = ", ".join(map(_short, grid.devices(stage.index)))
         names = stage.layer_names
         shown = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
         lines.append([str(stage.index), device, shown, *(f"{value:,}" for value in values), str(in_flight)])
