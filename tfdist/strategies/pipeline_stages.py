@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.keras_staged_models import graph_of
 from tfdist._compat.keras_variable_devices import devices_of
@@ -30,11 +29,13 @@ from tfdist._compat.tensorflow_staged_replicas import StagedReplicasExtended
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.strategies.logs import Values
 from tfdist.strategies.micro_batches import MicroBatch, mean_of_micro_batches
+from tfdist.strategies.stages.clock import Clock, NoClock
 from tfdist.strategies.stages.grid import Grid
 from tfdist.strategies.stages.placement import Placement
 from tfdist.strategies.stages.plan import Stage
 from tfdist.strategies.stages.schedule import SCHEDULES, Schedule, Timetable
 from tfdist.strategies.stages.summary import summary
+from tfdist.strategies.stages.timeline import Timeline
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 
@@ -47,13 +48,14 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
 
     Args:
         devices: a device for each stage, first to last, such as `["GPU:0", "GPU:1"]`; or a list of such lists, one for
-            each of several pipelines, which take turns at the micro-batches. The first one's hold the variables.
-        micro_batches: pieces of a batch, M: of even size, the last rows' included. With S stages a stage stands still
-            for (S - 1) / (M + S - 1) of the time; 4 S make that little.
+            each of several pipelines side by side, which share the rows of a batch and have the same variables.
+        micro_batches: pieces of a batch, M, in each pipeline of its share of the rows: of even size, the last rows'
+            included. With S stages a stage stands still for (S - 1) / (M + S - 1) of the time; 4 S make that little.
         boundaries: names of the layers that begin the stages after the first; None balances bytes of parameters.
         schedule: "1f1b" holds the activations of at most S micro-batches, "gpipe" those of all M.
         gradient_accumulation_steps: batches to an optimizer step, a function of optimizer steps that gives them, or
             `tfdist.gradients.AccumulationOptions`.
+        record_times: look at the clock when a stage begins and ends a micro-batch, for `timeline()`.
 
     Raises:
         TypeError, ValueError: an option is wrong; when a model is compiled, if it can't be cut like this.
@@ -76,6 +78,7 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         boundaries: Sequence[str] | None = None,
         schedule: Literal["1f1b", "gpipe"] = "1f1b",
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        record_times: bool = False,
     ) -> None:
         if isinstance(micro_batches, bool) or not isinstance(micro_batches, numbers.Integral) or micro_batches < 1:
             raise ValueError(f"Expected: micro_batches as an int of at least 1. Received: {micro_batches!r}.")
@@ -88,14 +91,34 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         self._timetable: Timetable | None = None
         self._placements: weakref.WeakKeyDictionary[Any, Placement] = weakref.WeakKeyDictionary()
         grid = self._grid
+        self._clock: NoClock = Clock(grid.pipelines, grid.stages, self.micro_batches) if record_times else NoClock()
         if grid.pipelines == 1:
-            extended = StagedExtended(self, grid.host, grid.place)
+            extended: Any = StagedExtended(self, grid.host, grid.place)
         else:
             extended = StagedReplicasExtended(self, grid.host, grid.devices(0), grid.place)
         super().__init__(extended, gradient_accumulation_steps=gradient_accumulation_steps)
 
     def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
         return dataclasses.replace(options, splits=options.splits * self.micro_batches)
+
+    @property
+    def beyond_xla(self) -> str:
+        """See `SynchronousStrategy`."""
+        return "steps on several devices"
+
+    def timeline(self) -> Timeline:
+        """When each stage was at work in the last training step; `str` of it is a chart. Needs `record_times=True`.
+
+        Raises:
+            ValueError: there is nothing to show.
+        """
+        found = self._clock.timeline()
+        if found is None:
+            raise ValueError(
+                "Expected: PipelineStages(..., record_times=True) and a training step of several micro-batches before. "
+                f"Received: micro_batches={self.micro_batches}, and no times. Call fit() or train_on_batch() first."
+            )
+        return found
 
     def stages_of(self, model: Any) -> list[Stage]:
         """A model's stages, which is placed on its devices if it isn't yet.
@@ -164,7 +187,7 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
 
     @contextlib.contextmanager
     def _timed(self, count: int) -> Iterator[Timetable]:
-        self._timetable = Timetable(self._schedule, self._grid.stages, self._grid.pipelines, count)
+        self._timetable = Timetable(self._schedule, self._grid.stages, self._grid.pipelines, count, self._clock)
         try:
             yield self._timetable
         finally:
@@ -175,19 +198,6 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
     def place_model(self, model: Any) -> None:
         """Move what the model has to its devices, before its optimizer makes variables beside it."""
         self._placement_of(model)
-
-    def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
-        """Refuse what can't work under this strategy.
-
-        Raises:
-            ValueError: XLA is asked for, or the optimizer was made elsewhere.
-        """
-        if model.jit_compile:
-            raise ValueError(
-                "XLA compiles for one device. Expected: jit_compile=False or 'auto' under PipelineStages. Received: "
-                f"jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. Leave jit_compile out."
-            )
-        super().check_before_build(model, data)
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """As all synchronous strategies'; the model is on its devices first."""
