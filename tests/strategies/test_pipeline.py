@@ -17,6 +17,7 @@ EVERY_CHANGE = [
     "transformer, clipped, four stages",
     "regularizers",
     "executions of three",
+    "two pipelines",
 ]
 AT_NIGHT = [
     "one whole batch",
@@ -29,7 +30,14 @@ AT_NIGHT = [
     "batch normalization, one micro-batch",
     "eagerly",
     "own logs",
-    "two pipelines",
+    "two pipelines, transformer",
+    "two pipelines, one whole batch",
+    "two pipelines, regularizers",
+    "two pipelines, shared and nested layers",
+    "two pipelines, synchronized normalization",
+    "two pipelines, executions of three",
+    "two pipelines, eagerly",
+    "two pipelines, own logs",
 ]
 
 
@@ -58,3 +66,8 @@ def test_stages_in_processes_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_devices_memory_files_and_errors(tmp_path: Path) -> None:
     run_python(["-m", f"{PROGRAM}.pipeline_parts", str(tmp_path)], workers=0, logs=tmp_path / "logs")
+
+
+@pytest.mark.cluster
+def test_pipelines_side_by_side(tmp_path: Path) -> None:
+    run_python(["-m", f"{PROGRAM}.pipelines", str(tmp_path)], workers=0, logs=tmp_path / "logs")

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import build_if_needed
 from tfdist._compat.keras_staged_models import graph_of
 from tfdist._compat.keras_variable_devices import devices_of
@@ -86,6 +87,8 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
             raise ValueError(f"Expected: schedule to be one of {sorted(SCHEDULES)}. Received: schedule={schedule!r}.")
         self.micro_batches: int = int(micro_batches)
         self._schedule: Schedule = SCHEDULES[schedule]
+        if isinstance(boundaries, str):
+            raise TypeError(f"Expected: boundaries as a list of layers' names. Received: boundaries={boundaries!r}.")
         self._boundaries: list[str] | None = None if boundaries is None else list(boundaries)
         self._grid: Grid = Grid(devices)
         self._timetable: Timetable | None = None
@@ -124,8 +127,13 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
         """A model's stages, which is placed on its devices if it isn't yet.
 
         Raises:
-            ValueError: it has no variables yet.
+            ValueError: it was made elsewhere, or has no variables yet.
         """
+        if hooks.model_strategy(model) is not self:
+            raise ValueError(
+                "Expected: a model that was made under `with strategy.scope():` of this PipelineStages. Received: "
+                f"model {model.name!r}, which was not. Make it, and its optimizer, in there."
+            )
         placement = self._placement_of(model)
         if placement is None:
             raise ValueError(

@@ -28,9 +28,10 @@ class NoClock:
         """A unit has all its inputs; they go on when the clock was looked at."""
         return values
 
-    def ends(self, place: Place) -> Any:
-        """An operation that is done when a unit is, under whose control dependencies it is made."""
-        return tf.no_op()
+    def ends(self, place: Place, values: list[Any]) -> tuple[Any, list[Any]]:
+        """An operation that is done when a unit has made its outputs, and the outputs, which go on as then."""
+        with tf.control_dependencies(_tensors(values)):
+            return tf.no_op(), values
 
     def keep(self) -> None:
         """The batch's units are all in the graph."""
@@ -58,17 +59,15 @@ class Clock(NoClock):
 
     def begins(self, place: Place, values: list[Any]) -> list[Any]:
         """As `NoClock.begins`."""
-        with tf.control_dependencies([value for value in values if tf.is_tensor(value)]):
-            now = _now()
+        now, values = _noting(values)
         self._begun.setdefault(place, []).append(now)
-        with tf.control_dependencies([now]):
-            return [tf.identity(value) if tf.is_tensor(value) else value for value in values]
+        return values
 
-    def ends(self, place: Place) -> Any:
+    def ends(self, place: Place, values: list[Any]) -> tuple[Any, list[Any]]:
         """As `NoClock.ends`."""
-        now = _now()
+        now, values = _noting(values)
         self._ended.setdefault(place, []).append(now)
-        return now.op
+        return now.op, values
 
     def keep(self) -> None:
         """As `NoClock.keep`."""
@@ -92,9 +91,14 @@ def _one(times: list[tf.Tensor] | None, of: Callable[[tf.Tensor], tf.Tensor]) ->
     return tf.constant(np.nan, tf.float64) if times is None else of(tf.stack(times))
 
 
-def _now() -> tf.Tensor:
-    """Seconds, on the processor of the machine where the unit is."""
-    with tf.device("CPU:0"):
+def _noting(values: list[Any]) -> tuple[tf.Tensor, list[Any]]:
+    """Seconds, of the processor in the process where the unit is, when it has the values; and these, from then on."""
+    with tf.control_dependencies(_tensors(values)), tf.device("CPU:0"):
         now = tf.timestamp()
-    let_run(now.op)
-    return now
+    let_run(now.op)  # or looks at the clock would wait for each other, and units for them
+    with tf.control_dependencies([now]):
+        return now, [tf.identity(value) if tf.is_tensor(value) else value for value in values]
+
+
+def _tensors(values: list[Any]) -> list[tf.Tensor]:
+    return [value for value in values if tf.is_tensor(value)]

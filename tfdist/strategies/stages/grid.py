@@ -76,7 +76,8 @@ def _rows(devices: Sequence[Any]) -> list[list[str]]:
         raise TypeError(
             f'Expected: a device for each stage, such as devices=["GPU:0", "GPU:1"]. Received: devices={devices!r}.'
         )
-    rows = [list(devices)] if all(isinstance(one, str) for one in devices) else [list(row) for row in devices]
+    several = all(isinstance(row, Sequence) and not isinstance(row, str) for row in devices)
+    rows = [list(row) for row in devices] if several else [list(devices)]
     if (
         len({len(row) for row in rows}) > 1
         or len(rows[0]) < 2

@@ -113,14 +113,14 @@ class Timetable:
         with tf.control_dependencies([begun]):
             return self._clock.begins(place, [tf.identity(x) if tf.is_tensor(x) else x for x in values])
 
-    def end(self, kind: Kind, stage: int, made: list[Any]) -> None:
-        """A unit has made these tensors; in the unit's device scope."""
+    def end(self, kind: Kind, stage: int, made: list[Any]) -> list[Any]:
+        """What a unit has made, as others may have it; in the unit's device scope."""
         if tf.executing_eagerly():
-            return
+            return made
         place = self._place(kind, stage)
-        with tf.control_dependencies(made):
-            ended = self._clock.ends(place)
+        ended, values = self._clock.ends(place, tf.nest.flatten(made, expand_composites=True))
         self._ended.setdefault(place, []).append(ended)
+        return list(tf.nest.pack_sequence_as(made, values, expand_composites=True))
 
     def keep(self) -> None:
         """Make the graph keep to the schedule; once all micro-batches are in it."""

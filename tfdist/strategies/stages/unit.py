@@ -50,7 +50,7 @@ def run_unit(
         # New tensors: what records a tensor last decides its gradient.
         handed = [tf.identity(x) if tf.is_tensor(x) else x for x in results]
         if timetable is not None:
-            timetable.end("forward", stage, [x for x in handed if tf.is_tensor(x)])
+            handed = timetable.end("forward", stage, handed)
     if recorded:
         targets = [i for i, x in enumerate(results) if _is_floating(x)]
         backward = _Backward(
@@ -76,9 +76,8 @@ class _Backward:
                 dense = self._timetable.begin("backward", self._stage, dense)
             gradients = self._tape.gradient(self._targets, self._sources, output_gradients=dense)
             if self._timetable is not None:
-                made = [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
-                self._timetable.end("backward", self._stage, made)
-        return gradients
+                gradients = self._timetable.end("backward", self._stage, gradients)
+        return list(gradients)
 
 
 def _own(values: list[Any]) -> list[Any]:
