@@ -3,7 +3,7 @@
 python benchmarks/pipeline.py                 # each stage a server process with one thread, pinned to a core
 python benchmarks/pipeline.py --in_process    # devices of one process, which share its threads
 python benchmarks/pipeline.py --timeline      # what each stage does when, of the shortest step with four micro-batches
-python benchmarks/pipeline.py --pipelines=2   # two pipelines side by side, each pinned to a core
+python benchmarks/pipeline.py --pipelines=2   # two pipelines side by side, each pinned to a core, and the first alone
 
 A stage in a process of its own computes one thing at a time, as an accelerator does. Prints, for each number of
 micro-batches, the median time of a step and the median of its ratios to the step with one micro-batch, in rounds that
@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -99,23 +99,35 @@ def show_timeline(devices: list[str], args: argparse.Namespace) -> None:
     print(min(found[3:], key=lambda one: one.span_seconds))
 
 
-def measure(devices: list[str], args: argparse.Namespace) -> None:
-    models = {count: make(devices, count, args)[0] for count in MICRO_BATCHES}
+def step_seconds(models: dict[int, Any], args: argparse.Namespace) -> dict[int, list[float]]:
+    """Of each model in rounds that take turns."""
     rows = rows_of(args)
     for model in models.values():
         for _ in range(3):
             model.train_on_batch(rows, rows)
-    seconds: dict[int, list[float]] = {count: [] for count in models}
+    seconds: dict[int, list[float]] = {key: [] for key in models}
     for _ in range(args.rounds):
-        for count, model in models.items():
+        for key, model in models.items():
             begin = time.perf_counter()
             model.train_on_batch(rows, rows)
-            seconds[count].append(time.perf_counter() - begin)
-    print("micro-batches  ms a step  times as fast  by the schedule")
-    for count, times in seconds.items():
+            seconds[key].append(time.perf_counter() - begin)
+    return seconds
+
+
+def show(what: str, seconds: dict[int, list[float]], schedule: Callable[[int], float]) -> None:
+    print(f"{what}  ms a step  times as fast  by the schedule")
+    for key, times in seconds.items():
         ratio = statistics.median(one / other for one, other in zip(seconds[1], times, strict=True))
-        best = STAGES * count / (count + STAGES - 1)
-        print(f"{count:13}  {1000 * statistics.median(times):9.0f}  {ratio:13.2f}  {best:15.2f}")
+        print(f"{key:{len(what)}}  {1000 * statistics.median(times):9.0f}  {ratio:13.2f}  {schedule(key):15.2f}")
+
+
+def measure(devices: list[str], args: argparse.Namespace) -> None:
+    if args.pipelines == 1:
+        models = {count: make(devices, count, args)[0] for count in MICRO_BATCHES}
+        show("micro-batches", step_seconds(models, args), lambda count: STAGES * count / (count + STAGES - 1))
+    else:  # the first one alone, and all
+        models = {count: make(devices[: STAGES * count], 4, args)[0] for count in (1, args.pipelines)}
+        show("pipelines", step_seconds(models, args), float)
 
 
 def main() -> None:

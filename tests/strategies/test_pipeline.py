@@ -71,3 +71,4 @@ def test_devices_memory_files_and_errors(tmp_path: Path) -> None:
 @pytest.mark.cluster
 def test_pipelines_side_by_side(tmp_path: Path) -> None:
     run_python(["-m", f"{PROGRAM}.pipelines", str(tmp_path)], workers=0, logs=tmp_path / "logs")
+    run_python(["-m", f"{PROGRAM}.served", str(tmp_path)], workers=0, logs=tmp_path / "served_logs")

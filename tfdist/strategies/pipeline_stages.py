@@ -2,12 +2,13 @@
 
 The way of one batch:
 
-    iterator (on the host) -> micro-batches (data/rows.py) -> Keras' train step on each of them, one after the other in
-    the graph: stage by stage on their devices (stages/unit.py), the loss where the outputs are, back through the stages
-    -> gradients weighted and added up beside their variables (gradients/accumulation.py) -> one update, each variable's
-    on its own device
+    iterator (on the host) -> each pipeline's rows -> micro-batches (data/rows.py) -> Keras' train step on each of them,
+    one after the other in the graph: stage by stage on their devices (stages/unit.py), the loss where the outputs are,
+    back through the stages -> gradients weighted and added up beside their variables (gradients/accumulation.py)
+    -> summed over the pipelines, once a step -> one update, of each copy of a variable on its own device
 
-Nothing but data and the schedule (stages/schedule.py) orders the micro-batches, so stages work at the same time.
+Nothing but data and the schedule (stages/schedule.py) orders the micro-batches, so stages work at the same time. To
+tf.distribute a pipeline is a replica, which has several devices.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class PipelineStages(SynchronousStrategy, tf.distribute.Strategy):
     """Training of one model that is cut into stages, in one process, exact under Keras 3.
 
     Parameters, optimizer slots, accumulated gradients and activations of a stage are on its device only, and a batch
-    goes through the stages as several micro-batches, so that all devices compute at the same time. The update is that
-    of the whole batch on one device.
+    goes through the stages as several micro-batches, so that all devices compute at the same time. Several pipelines
+    side by side each take a share of the rows. The update is that of the whole batch on one device.
 
     Args:
         devices: a device for each stage, first to last, such as `["GPU:0", "GPU:1"]`; or a list of such lists, one for

@@ -84,6 +84,23 @@ def test_predictions_and_evaluations_are_shared_by_the_pipelines() -> None:
     assert {stage_of(op) for op in products} == {0, 1, 2, 3}, [(op.name, op.device) for op in products]
 
 
+def test_statistics_are_of_micro_batches_averaged_over_pipelines() -> None:
+    """Of 7 rows the first pipeline has 3, in micro-batches of 1 and 2, the second one 4, in 2 and 2."""
+
+    def normalized() -> keras.Model:
+        whole = layers.Dense(3, kernel_initializer="identity", trainable=False)
+        return keras.Sequential([keras.Input((3,)), whole, layers.BatchNormalization(momentum=0.8), layers.Dense(3)])
+
+    two = tfdist.PipelineStages(SIDE_BY_SIDE, micro_batches=2)
+    model, rows = build(two, normalized), VECTORS[:7, :3]
+    model.train_on_batch(rows, labels(7))
+    expected = np.zeros(3)
+    for parts in ((rows[0:1], rows[3:5]), (rows[1:3], rows[5:7])):
+        means = [len(part) * (0.8 * expected + 0.2 * part.mean(0)) for part in parts]
+        expected = sum(means) / sum(len(part) for part in parts)
+    np.testing.assert_allclose(model.layers[1].moving_mean, expected, rtol=1e-6, atol=1e-7)
+
+
 def test_a_loop_of_ones_own() -> None:
     """Each pipeline gets its rows; losses of Keras add up to the batch's mean."""
 
@@ -115,7 +132,12 @@ def test_a_checkpoint_and_files_go_to_one_pipeline_and_back(folder: Path) -> Non
 
     model = build(strategy(), make)
     fit(model)
+    expected = model.predict(VECTORS, verbose=0)
     model.save(folder / "two.keras")
+    model.export(folder / "served", verbose=False)
+    np.savez(folder / "served.npz", rows=VECTORS, expected=expected)  # for programs/served.py
+    plain = keras.models.load_model(folder / "two.keras")
+    np.testing.assert_allclose(plain.predict(VECTORS, verbose=0), expected, atol=1e-6)
     after = []
     for target in (one_pipeline(), strategy(3)):
         with target.scope():
@@ -136,6 +158,9 @@ def test_the_timeline_is_that_of_the_schedule() -> None:
         assert seconds.shape == (len(grid) if grid is SIDE_BY_SIDE else 1, 2, 2, 3, 2), seconds.shape
         assert np.isfinite(seconds).all() and (seconds[..., 0] <= seconds[..., 1]).all(), seconds
         forward, backward = seconds[:, :, 0], seconds[:, :, 1]
+        clocks = [op for op in operations(model) if op.type == "Timestamp"]
+        assert len(clocks) == seconds.size, len(clocks)
+        assert not any(before.type == "Timestamp" for op in clocks for before in op.control_inputs), "they wait in turn"
         # Data go down the stages and back, and a stage takes one micro-batch after the other.
         assert (forward[:, 0, :, 1] <= forward[:, 1, :, 0]).all() and (
             forward[:, 1, :, 1] <= backward[:, 1, :, 0]
