@@ -147,7 +147,7 @@ def test_a_checkpoint_and_files_go_to_one_pipeline_and_back(folder: Path) -> Non
 
 
 def test_the_timeline_is_that_of_the_schedule() -> None:
-    for schedule, grid in itertools.product(("1f1b", "gpipe"), (DEVICES[:2], SIDE_BY_SIDE)):
+    for schedule, grid in (("1f1b", SIDE_BY_SIDE), ("gpipe", DEVICES[:2])):
         timed = tfdist.PipelineStages(
             grid, micro_batches=3, boundaries=["layer10"], schedule=schedule, record_times=True
         )
