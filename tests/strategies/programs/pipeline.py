@@ -158,7 +158,7 @@ CASES = {
     "executions of three": Case(mlp, VECTORS, 2, 2, compile_options={"steps_per_execution": 3}),
     "eagerly": Case(mlp, VECTORS, compile_options={"run_eagerly": True}),
     "own logs": Case(own_logs, VECTORS),
-    "two pipelines": Case(mlp, VECTORS, SIDE_BY_SIDE, 2, scaled_and_clipped),
+    "two pipelines": Case(mlp, VECTORS, SIDE_BY_SIDE, 3, scaled_and_clipped),
     "two pipelines, transformer": Case(transformer, TOKENS, SIDE_BY_SIDE, 7, clipped, {"schedule": "gpipe"}),
     "two pipelines, one whole batch": Case(cnn, IMAGES, SIDE_BY_SIDE, 1, averaged),
     "two pipelines, regularizers": Case(regularized, VECTORS, SIDE_BY_SIDE, 2),
