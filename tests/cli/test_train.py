@@ -99,6 +99,21 @@ def test_policies_of_updates_as_configurations_describe_them(name, largest):
     assert float(found[-1]) <= largest
 
 
+@pytest.mark.nightly
+@pytest.mark.cluster
+def test_stages_train_as_one_device_does():
+    """Also two pipelines, on devices that the command line names."""
+    grid = ["strategy.options.devices=[[CPU:0,CPU:1],[CPU:2,CPU:3]]", "logical_cpus=4"]
+    runs = [
+        train(f"configs/{name}.yaml", "epochs=1", *more)
+        for name, *more in [("quickstart",), ("pipeline",), ("pipeline", *grid)]
+    ]
+    for run in runs:
+        assert run.returncode == 0, run.stdout + run.stderr
+    expected, *found = [losses(run.stdout) for run in runs]
+    assert len(expected) == 1 and found == [expected, expected]
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "arguments, code, message",

@@ -54,7 +54,7 @@ def test_a_device_function_sees_each_operation_with_its_inputs_devices():
 def test_variables_are_made_and_updated_where_they_should_be():
     shim = canary.module()
     strategy = strategy_with(lambda inputs, is_backward: "")
-    with strategy.scope(), strategy.extended.making_on(shim.full_name("CPU:0")):
+    with strategy.scope(), strategy.extended.making_on([shim.full_name("CPU:0")]):
         variable = tf.Variable(1.0)
     canary.check(variable.device == shim.full_name("CPU:0"), f"it is on {variable.device}")
     strategy.extended.update(variable, lambda v, by: v.assign_add(by), args=(2.0,))

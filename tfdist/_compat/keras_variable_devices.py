@@ -8,6 +8,7 @@ Seen in Keras 3.15.1. Can go when Keras' TensorFlow variables can be put elsewhe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -19,21 +20,26 @@ def stored(variable: Any) -> tf.Variable:
 
 
 def device_of(variable: Any) -> str:
-    """Whole name of the device that holds a Keras variable's value."""
+    """Whole name of the device that holds a Keras variable's value; of a replica's copy in the replica."""
     return str(stored(variable).device)
 
 
-def move(variable: Any, strategy: Any, device: str) -> None:
-    """Make a Keras variable's value anew on a device, unless it is there; eagerly.
+def devices_of(variable: Any) -> list[str]:
+    """Whole names of the devices that hold a Keras variable's copies, one a replica."""
+    return [str(copy.device) for copy in getattr(stored(variable), "values", [stored(variable)])]
+
+
+def move(variable: Any, strategy: Any, devices: Sequence[str]) -> None:
+    """Make a Keras variable's value anew on other devices, unless it is there; eagerly.
 
     Args:
         variable: a Keras variable.
-        strategy: in whose scope it was made; its `extended` can make variables on a device.
-        device: whole name.
+        strategy: in whose scope it was made; its `extended` can make variables on devices.
+        devices: whole names, one a replica.
     """
-    if device_of(variable) == device:
+    if devices_of(variable) == list(devices):
         return
     value = stored(variable).read_value()
-    with tf.init_scope(), strategy.scope(), strategy.extended.making_on(device):
+    with tf.init_scope(), strategy.scope(), strategy.extended.making_on(devices):
         variable._value = None
         variable._initialize(value)

@@ -35,40 +35,26 @@ def full_name(device: str) -> str:
     return str(device_util.canonicalize(device))
 
 
-class StagedExtended(OneDeviceExtended):
-    """What `tf.distribute.Strategy.extended` is to a strategy of one replica on several devices.
+class PlacesOperations:
+    """Mixin of an `extended` whose replicas have operations on several devices.
 
     Args:
-        strategy: whose it is.
-        host: whole name of the device for variables until they are placed.
+        host: whole names of the devices for variables until they are placed, one a replica.
         place: gives an operation's device.
     """
 
-    def __init__(self, strategy: Any, host: str, place: Place) -> None:
-        super().__init__(strategy, host)
-        self._default_device = host  # initial values are computed where variables are made
-        self._place = place
-        self._making_on: str | None = None
+    def _init_places(self, host: Sequence[str], place: Place) -> None:
+        self._default_device = host[0]  # initial values are computed where variables are made
+        self._places, self._place = tuple(host), place
 
     @contextlib.contextmanager
-    def making_on(self, device: str) -> Iterator[None]:
-        """Variables that are made in here are made on a device."""
-        before, self._making_on = self._making_on, device
+    def making_on(self, devices: Sequence[str]) -> Iterator[None]:
+        """Variables that are made in here are made on these devices, one a replica."""
+        before, self._places = self._places, tuple(devices)
         try:
             yield
         finally:
-            self._making_on = before
-
-    def _create_variable(self, next_creator: Callable[..., Any], **kwargs: Any) -> Any:
-        beside = kwargs.pop("colocate_with", None)
-        if tf.executing_eagerly() and tf.compat.v1.get_default_graph().building_function:
-            next_creator = default_variable_creator_v2
-        with tf.device(getattr(beside, "device", None) or self._making_on or self._device):
-            return next_creator(**kwargs)
-
-    def _call_for_each_replica(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        with _OneDeviceReplicaContext(self._container_strategy()), self._following():
-            return fn(*args, **kwargs)
+            self._places = before
 
     def _following(self) -> contextlib.AbstractContextManager[Any]:
         """Eagerly operations run where TensorFlow's own rules put them."""
@@ -82,6 +68,29 @@ class StagedExtended(OneDeviceExtended):
         inputs = [(tensor.shape, device_of(tensor)) for tensor in operation.inputs]
         return self._place(inputs, "gradient_tape/" in operation.name)
 
+
+class StagedExtended(PlacesOperations, OneDeviceExtended):
+    """What `tf.distribute.Strategy.extended` is to a strategy of one replica on several devices.
+
+    Args:
+        strategy: whose it is.
+        host: whole name of the device for variables until they are placed.
+        place: gives an operation's device.
+    """
+
+    def __init__(self, strategy: Any, host: str, place: Place) -> None:
+        super().__init__(strategy, host)
+        self._init_places([host], place)
+
+    def _create_variable(self, next_creator: Callable[..., Any], **kwargs: Any) -> Any:
+        beside = kwargs.pop("colocate_with", None)
+        with tf.device(getattr(beside, "device", None) or self._places[0]):
+            return creator_outside(next_creator)(**kwargs)
+
+    def _call_for_each_replica(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        with _OneDeviceReplicaContext(self._container_strategy()), self._following():
+            return fn(*args, **kwargs)
+
     def _update(self, var: Any, fn: Callable[..., Any], args: Any, kwargs: Any, group: bool) -> Any:
         return self._update_non_slot(var, fn, (var, *args), kwargs, group)
 
@@ -90,6 +99,13 @@ class StagedExtended(OneDeviceExtended):
         with tf.device(device), distribute_lib.UpdateContext(device):
             result = fn(*args, **kwargs)
         return result if group else tf.nest.map_structure(self._local_results, result)
+
+
+def creator_outside(next_creator: Callable[..., Any]) -> Callable[..., Any]:
+    """The creator of a variable; of one that is made eagerly while a function is traced, not that function's."""
+    if tf.executing_eagerly() and tf.compat.v1.get_default_graph().building_function:
+        return default_variable_creator_v2
+    return next_creator
 
 
 def device_of(tensor: Any) -> str:

@@ -70,7 +70,7 @@ def _strategy(config: TrainConfig, folder: Path) -> Any:
 
     if config.strategy is None:
         return None
-    names = [name for name in tfdist.__all__ if name.endswith("Strategy")]
+    names = [name for name in tfdist.__all__ if name.endswith(("Strategy", "PipelineStages"))]
     known = {name: getattr(tfdist, name) for name in names}
     described = _with_outer_optimizer(with_objects(config.strategy, folder), folder)
     return make(described, "strategy", folder, known)

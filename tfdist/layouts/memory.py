@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfdist.layouts.mesh_axes import MeshAxes, Spec
+from tfdist.tables import aligned
 
 
 def part_bytes(axes: MeshAxes, spec: Spec, shape: Sequence[int], itemsize: int) -> int:
@@ -85,10 +86,9 @@ class MemoryReport:
             cells.append(("(optimizer's own)", "", "", "", size(self.other_slot_bytes), ""))
         totals = [size(number) for number in (self.parameter_bytes, self.slot_bytes, self.gradient_bytes)]
         cells.append((f"each of {self.axes.num_devices} devices", "", "", *totals))
-        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)) for row in (heads, *cells)]
-        rule = "-" * len(lines[0])
-        return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))
+        lines = aligned([heads, *cells])
+        rule = "-" * max(map(len, lines))
+        return "\n".join((lines[0], rule, *lines[1:-1], rule, lines[-1]))
 
 
 def _cells(row: MemoryRow) -> tuple[str, ...]:

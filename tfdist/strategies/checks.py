@@ -16,7 +16,6 @@ def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | Non
     Raises:
         ValueError: what can't work, what was received, what to do.
     """
-    refuse_xla(strategy, model)
     refuse_foreign_optimizer(strategy, model)
     strategy.options_of(model.optimizer)  # raises where strategy and optimizer contradict each other
     if data is not None and data.training:
@@ -24,13 +23,21 @@ def refuse_mixed_up_use(strategy: Any, model: Any, data: hooks.DataSummary | Non
         refuse_small("batch_size", data.batch_size, strategy)
 
 
-def refuse_xla(strategy: Any, model: Any) -> None:
-    """XLA has no kernels for the collectives."""
-    if strategy.num_replicas_in_sync > 1 and model.jit_compile:
+def refuse_xla(model: Any, what: str) -> None:
+    """Refuse a model that asks for XLA.
+
+    Args:
+        model: compiled.
+        what: XLA cannot compile; "" if it can all.
+
+    Raises:
+        ValueError: it asks for it.
+    """
+    if what and model.jit_compile:
         raise ValueError(
-            f"XLA cannot compile the collectives of {type(strategy).__name__}. Expected: jit_compile=False or "
-            f"'auto'. Received: jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. "
-            "Leave jit_compile out; 'auto', the default, switches XLA off under a strategy."
+            f"XLA cannot compile {what}. Expected: jit_compile=False or 'auto'. Received: "
+            f"jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. Leave jit_compile out; "
+            "'auto', the default, switches XLA off under a strategy."
         )
 
 
@@ -68,11 +75,7 @@ def refuse_few_steps(steps: int | None, workers: int) -> None:
 
 def refuse_jit_and_accumulation(model: Any, options: AccumulationOptions) -> None:
     """What doesn't work with variables of other machines."""
-    if model.jit_compile is True:
-        raise ValueError(
-            "XLA cannot compile steps whose variables are on parameter servers. Expected: jit_compile=False or 'auto'. "
-            f"Received: jit_compile=True in model.compile() of model {model.name!r}. Leave jit_compile out."
-        )
+    refuse_xla(model, "steps whose variables are on parameter servers")
     if accumulation_of(model.optimizer) is not None:
         raise ValueError(
             "Under ParameterServerStrategy gradients are accumulated by the workers. Expected: "

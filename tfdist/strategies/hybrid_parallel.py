@@ -33,7 +33,7 @@ from tfdist.parallel.gradients import in_layouts_of
 from tfdist.parallel.layers import treat_layers
 from tfdist.parallel.report import memory_report
 from tfdist.parallel.variables import VariableMaker
-from tfdist.strategies.checks import refuse_foreign_optimizer
+from tfdist.strategies.checks import refuse_foreign_optimizer, refuse_xla
 from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
 from tfdist.strategies.step_report import step_report
 
@@ -161,7 +161,7 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """The function that Keras calls once an execution."""
-        self._refuse_xla(model)
+        refuse_xla(model, "steps that DTensor splits")
         treat_layers(flatten_layers(model), self._batches)
         if kind == "predict":
             return predict_function(self, model)
@@ -177,7 +177,7 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
         Raises:
             ValueError: XLA is asked for, or the optimizer was made elsewhere.
         """
-        self._refuse_xla(model)
+        refuse_xla(model, "steps that DTensor splits")
         refuse_foreign_optimizer(self, model)
 
     def check_before_steps(self, model: Any) -> None:
@@ -189,14 +189,6 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
                 "layout_map: no variable has a path that %s matches as a whole, so nothing is split by it. "
                 "Received: %s%s.",
                 *(", ".join(map(repr, unused)), ", ".join(paths[:_PATHS]), " ..." if len(paths) > _PATHS else ""),
-            )
-
-    def _refuse_xla(self, model: Any) -> None:
-        if model.jit_compile:
-            raise ValueError(
-                "XLA cannot compile steps that DTensor splits. Expected: jit_compile=False or 'auto'. Received: "
-                f"jit_compile={model.jit_compile!r} in model.compile() of model {model.name!r}. Leave jit_compile out; "
-                "'auto', the default, switches XLA off under a strategy."
             )
 
     def split_batch(self, batch: Any) -> Any:

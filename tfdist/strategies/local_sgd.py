@@ -186,7 +186,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """The function that Keras calls once an execution."""
-        refuse_xla(self, model)
+        refuse_xla(model, self.beyond_xla)
         if kind == "predict":
             return averaged_predict_function(self, model)
         if kind == "test":

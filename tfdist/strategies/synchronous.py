@@ -135,6 +135,11 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
         return super().run(in_step, args=args, kwargs=kwargs, options=options)
 
+    @property
+    def beyond_xla(self) -> str:
+        """What of a step XLA cannot compile, for messages; "" if it can all."""
+        return f"the collectives of {type(self).__name__}" if self.num_replicas_in_sync > 1 else ""
+
     #: What a step in a custom loop is to a replica.
     replica_step: type[ReplicaStep] = ReplicaStep
 
@@ -222,7 +227,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
 
     def keras_function(self, model: Any, kind: str) -> Callable[[Any], Any]:
         """The function that Keras calls once an execution."""
-        refuse_xla(self, model)
+        refuse_xla(model, self.beyond_xla)
         if kind == "predict":
             return predict_function(self, model)
         step = model.train_step if kind == "train" else model.test_step
@@ -246,6 +251,7 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         Raises:
             ValueError: XLA is asked for, the optimizer was made elsewhere, or the data is too small.
         """
+        refuse_xla(model, self.beyond_xla)
         refuse_mixed_up_use(self, model, data)
 
 

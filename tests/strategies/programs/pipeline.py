@@ -26,6 +26,7 @@ TOLERANCE = 2e-6
 SIZES = (10, 10, 7, 3)
 ROWS = sum(SIZES)
 HOST, *DEVICES = [f"CPU:{index}" for index in range(5)]
+SIDE_BY_SIDE = [DEVICES[:2], DEVICES[2:]]
 RANDOM = np.random.RandomState(0)
 VECTORS = RANDOM.randn(ROWS, 6).astype("float32")
 IMAGES = RANDOM.randn(ROWS, 8, 8, 1).astype("float32")
@@ -83,9 +84,10 @@ def tied() -> keras.Model:
     return keras.Model(tokens, layers.Dense(3)(inner(x) + last))
 
 
-def normalized() -> keras.Model:
+def normalized(**options: Any) -> keras.Model:
     """Statistics of a batch, so that only a whole one gives the same."""
-    return keras.Sequential([keras.Input((6,)), layers.Dense(8), layers.BatchNormalization(), layers.Dense(3)])
+    normalization = layers.BatchNormalization(**options)
+    return keras.Sequential([keras.Input((6,)), layers.Dense(8), normalization, layers.Dense(3)])
 
 
 @dataclass
@@ -133,6 +135,11 @@ def scaled() -> opt.Optimizer:
     return opt.LossScaleOptimizer(opt.AdamW(0.01, weight_decay=0.1), initial_scale=4.0, dynamic_growth_steps=3)
 
 
+def scaled_and_clipped() -> opt.Optimizer:
+    inner = opt.AdamW(0.01, weight_decay=0.1, global_clipnorm=0.1)
+    return opt.LossScaleOptimizer(inner, initial_scale=4.0, dynamic_growth_steps=3)
+
+
 CASES = {
     "one whole batch": Case(mlp, VECTORS, micro_batches=1),
     "sgd": Case(mlp, VECTORS, optimizer=lambda: opt.SGD(0.1)),
@@ -151,7 +158,19 @@ CASES = {
     "executions of three": Case(mlp, VECTORS, 2, 2, compile_options={"steps_per_execution": 3}),
     "eagerly": Case(mlp, VECTORS, compile_options={"run_eagerly": True}),
     "own logs": Case(own_logs, VECTORS),
-    "two pipelines": Case(transformer, TOKENS, [DEVICES[:2], DEVICES[2:]], 7, clipped),
+    "two pipelines": Case(mlp, VECTORS, SIDE_BY_SIDE, 3, scaled_and_clipped),
+    "two pipelines, transformer": Case(transformer, TOKENS, SIDE_BY_SIDE, 7, clipped, {"schedule": "gpipe"}),
+    "two pipelines, one whole batch": Case(cnn, IMAGES, SIDE_BY_SIDE, 1, averaged),
+    "two pipelines, regularizers": Case(regularized, VECTORS, SIDE_BY_SIDE, 2),
+    "two pipelines, shared and nested layers": Case(tied, TOKENS, SIDE_BY_SIDE, 2),
+    "two pipelines, synchronized normalization": Case(
+        lambda: normalized(synchronized=True), VECTORS, SIDE_BY_SIDE, 1, lambda: opt.SGD(0.1)
+    ),
+    "two pipelines, executions of three": Case(
+        mlp, VECTORS, SIDE_BY_SIDE, 2, compile_options={"steps_per_execution": 3}
+    ),
+    "two pipelines, eagerly": Case(mlp, VECTORS, SIDE_BY_SIDE, 2, compile_options={"run_eagerly": True}),
+    "two pipelines, own logs": Case(own_logs, VECTORS, SIDE_BY_SIDE),
 }
 
 

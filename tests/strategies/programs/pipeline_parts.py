@@ -244,7 +244,11 @@ REFUSED: list[tuple[str, Any]] = [
     ("devices such as", lambda: STRATEGY(["CPU:1", "a device"], micro_batches=2)),
     ("device of its own", lambda: STRATEGY(["CPU:1", "CPU:1"], micro_batches=2)),
     ("micro_batches as an int", lambda: STRATEGY(DEVICES, micro_batches=0)),
-    ("take turns", lambda: STRATEGY([DEVICES[:2], DEVICES[2:]], micro_batches=1)),
+    ("list of layers' names", lambda: STRATEGY(DEVICES[:2], micro_batches=2, boundaries="layer1")),
+    ("at least two devices", lambda: STRATEGY([None, "CPU:1"], micro_batches=2)),
+    ("behind the model's first layer", lambda: cut_at("layer0")),
+    ("made under `with strategy.scope():`", lambda: STRATEGY(DEVICES[:2], micro_batches=2).summary(named(4, 3))),
+    ("record_times=True", lambda: STRATEGY(DEVICES[:2], micro_batches=2).timeline()),
     ("equal lengths", lambda: STRATEGY([DEVICES[:2], DEVICES[2:3]], micro_batches=4)),
     ("schedule to be one of", lambda: STRATEGY(DEVICES, micro_batches=2, schedule="zigzag")),
     ("names of the model's layers, layer0", lambda: cut_at("layer7")),
@@ -301,11 +305,12 @@ def test_a_model_without_input_is_cut_when_it_is_built() -> None:
     assert devices == [*["CPU:1"] * 2, *["CPU:2"] * 2, *["CPU:1"] * 4, *["CPU:2"] * 4], devices
 
 
-def main() -> None:
+def run_tests(defined: dict[str, Any]) -> None:
+    """Those of a program that its command line names, or all."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 5)
     folder, *names = sys.argv[1:]
-    tests = {name: value for name, value in globals().items() if name.startswith("test_")}
+    tests = {name: value for name, value in defined.items() if name.startswith("test_")}
     for name in names or tests:
         test = tests[name]
         test(Path(folder)) if inspect.signature(test).parameters else test()
@@ -313,4 +318,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tests(globals())

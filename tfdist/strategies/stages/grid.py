@@ -1,4 +1,4 @@
-"""The devices of a pipeline, or of several that share its parameters."""
+"""The devices of a pipeline, or of several side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfdist._compat.tensorflow_staged_devices import full_name
+from tfdist._compat.tensorflow_staged_replicas import replica_index
 
 
 class Grid:
@@ -46,9 +47,13 @@ class Grid:
         """How many there are."""
         return len(self._rows)
 
-    def device(self, stage: int, pipeline: int = 0) -> str:
-        """Whole name of a stage's device; the first pipeline's hold the variables."""
-        return self._rows[pipeline][stage]
+    def device(self, stage: int) -> str:
+        """Whole name of a stage's device, in the pipeline that asks; in the first one where none does."""
+        return self._rows[replica_index()][stage]
+
+    def devices(self, stage: int) -> list[str]:
+        """Whole names of a stage's devices, one a pipeline."""
+        return [row[stage] for row in self._rows]
 
     def place(self, inputs: Sequence[tuple[tf.TensorShape, str]], is_backward: bool) -> str:
         """Where an operation outside of stages is computed: with its inputs, the latest stage's if they are apart.
@@ -71,7 +76,8 @@ def _rows(devices: Sequence[Any]) -> list[list[str]]:
         raise TypeError(
             f'Expected: a device for each stage, such as devices=["GPU:0", "GPU:1"]. Received: devices={devices!r}.'
         )
-    rows = [list(devices)] if all(isinstance(one, str) for one in devices) else [list(row) for row in devices]
+    several = all(isinstance(row, Sequence) and not isinstance(row, str) for row in devices)
+    rows = [list(row) for row in devices] if several else [list(devices)]
     if (
         len({len(row) for row in rows}) > 1
         or len(rows[0]) < 2

@@ -16,7 +16,7 @@ from tfdist._compat.keras_staged_models import (
     run_by,
     set_mask,
 )
-from tfdist._compat.keras_variable_devices import device_of, move, stored
+from tfdist._compat.keras_variable_devices import device_of, devices_of, move, stored
 from tfdist.log import logger
 from tfdist.strategies.stages.grid import Grid
 from tfdist.strategies.stages.plan import Stage, cut, size_bytes
@@ -58,11 +58,11 @@ class Placement:
 
     def place_rest(self, model: Any) -> None:
         """Metrics go where the outputs are; whole numbers, such as counts and seeds, stay on the host."""
-        self._move(model.metrics_variables, self._grid.device(self._grid.stages - 1))
+        self._move(model.metrics_variables, self._grid.devices(self._grid.stages - 1))
 
     def _place_weights(self, model: Any) -> None:
         moving = any(
-            device_of(one) != self._grid.device(stage.index)
+            devices_of(one) != self._grid.devices(stage.index)
             for stage in self.stages
             for one in stage.own_variables
             if _can_move(one)
@@ -75,14 +75,17 @@ class Placement:
                 f"{model.name!r} had all its layers. Build the model, then compile it, in the strategy's scope."
             )
         for stage in self.stages:
-            self._move(stage.own_variables, self._grid.device(stage.index))
-        sizes = [f"{size_bytes(stage.own_variables):,} on {self._grid.device(stage.index)}" for stage in self.stages]
+            self._move(stage.own_variables, self._grid.devices(stage.index))
+        sizes = [
+            f"{size_bytes(stage.own_variables):,} on {' and '.join(self._grid.devices(stage.index))}"
+            for stage in self.stages
+        ]
         logger.info("pipeline: bytes of parameters of model %r: %s", model.name, ", ".join(sizes))
 
-    def _move(self, variables: Sequence[Any], device: str) -> None:
+    def _move(self, variables: Sequence[Any], devices: Sequence[str]) -> None:
         for variable in variables:
             if _can_move(variable):
-                move(variable, self._strategy, device)
+                move(variable, self._strategy, devices)
 
     def _regularize(self, variable: Any) -> Any:
         """A variable's regularization loss, where the variable is."""
@@ -123,7 +126,7 @@ class Placement:
             inputs,
             variables=[stored(one) for one in stage.variables if one.trainable],
             stage=stage.index,
-            device=self._grid.device(stage.index, timetable.pipeline if timetable else 0),
+            device=self._grid.device(stage.index),
             timetable=timetable,
         )
         for (kept, count), new in zip(before, losses, strict=True):

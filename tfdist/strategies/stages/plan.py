@@ -128,6 +128,11 @@ def _check_order(calls: Sequence[LayerCall], stages: list[int], names: list[str]
                 f"its layers. Received: boundaries={names}, of which {name!r} is in stage {begun[name]} by its "
                 f"inputs, and so can't begin stage {index + 1}. Sort them, or name layers that follow each other."
             )
+    if 0 not in stages:
+        raise ValueError(
+            "Each stage needs a layer. Expected: boundaries behind the model's first layer, which begins the first "
+            f"stage by itself. Received: boundaries={names}, of which {names[0]!r} is that layer. Name a later one."
+        )
 
 
 def _connected(

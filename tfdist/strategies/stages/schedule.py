@@ -21,8 +21,11 @@ from typing import Any, Literal, NamedTuple
 import tensorflow as tf
 
 from tfdist._compat.tensorflow_control_inputs import let_wait
+from tfdist._compat.tensorflow_staged_replicas import replica_index
+from tfdist.strategies.stages.clock import NoClock, Place
 
 Kind = Literal["forward", "backward"]
+KINDS: tuple[Kind, Kind] = ("forward", "backward")
 
 
 class Unit(NamedTuple):
@@ -87,53 +90,55 @@ class Timetable:
     Args:
         schedule: of each stage.
         stages: of the model.
-        pipelines: that take turns at the micro-batches.
-        micro_batches: of the batch.
+        pipelines: side by side, each of which has micro-batches of its own.
+        micro_batches: of a pipeline's part of the batch.
+        clock: notes when units begin and end.
     """
 
-    def __init__(self, schedule: Schedule, stages: int, pipelines: int, micro_batches: int) -> None:
+    def __init__(self, schedule: Schedule, stages: int, pipelines: int, micro_batches: int, clock: NoClock) -> None:
         self._schedule, self._stages, self._pipelines, self._count = schedule, stages, pipelines, micro_batches
-        self._begun: dict[tuple[int, Unit], list[Any]] = {}
-        self._ended: dict[tuple[int, Unit], list[Any]] = {}
+        self._clock = clock
+        self._begun: dict[Place, list[Any]] = {}
+        self._ended: dict[Place, list[Any]] = {}
         #: Which micro-batch is traced now.
         self.micro_batch = 0
 
-    @property
-    def pipeline(self) -> int:
-        """Which pipeline takes the micro-batch."""
-        return self.micro_batch % self._pipelines
-
-    def begin(self, kind: Kind, stage: int) -> list[Any]:
-        """What the first operations of a unit must wait for; in the unit's device scope."""
+    def begin(self, kind: Kind, stage: int, values: list[Any]) -> list[Any]:
+        """A unit's inputs as its device has them, once it may begin; in the unit's device scope."""
         if tf.executing_eagerly():
-            return []
+            return values
+        place = self._place(kind, stage)
         begun = tf.no_op(name=f"{kind}_{stage}_{self.micro_batch}_begins")
-        self._begun.setdefault((stage, Unit(kind, self.micro_batch)), []).append(begun)
-        return [begun]
+        self._begun.setdefault(place, []).append(begun)
+        with tf.control_dependencies([begun]):
+            return self._clock.begins(place, [tf.identity(x) if tf.is_tensor(x) else x for x in values])
 
-    def end(self, kind: Kind, stage: int, made: list[Any]) -> None:
-        """A unit has made these tensors; in the unit's device scope."""
+    def end(self, kind: Kind, stage: int, made: list[Any]) -> list[Any]:
+        """What a unit has made, as others may have it; in the unit's device scope."""
         if tf.executing_eagerly():
-            return
-        with tf.control_dependencies(made):
-            ended = tf.no_op(name=f"{kind}_{stage}_{self.micro_batch}_ends")
-        self._ended.setdefault((stage, Unit(kind, self.micro_batch)), []).append(ended)
+            return made
+        place = self._place(kind, stage)
+        ended, values = self._clock.ends(place, tf.nest.flatten(made, expand_composites=True))
+        self._ended.setdefault(place, []).append(ended)
+        return list(tf.nest.pack_sequence_as(made, values, expand_composites=True))
 
     def keep(self) -> None:
         """Make the graph keep to the schedule; once all micro-batches are in it."""
-        for stage in range(self._stages):
-            for pipeline in range(self._pipelines):
-                mine = range(pipeline, self._count, self._pipelines)
-                order = self._schedule.order(stage, self._stages, len(mine))
-                units = [(stage, Unit(kind, mine[index])) for kind, index in order]
-                self._chain([unit for unit in units if unit in self._begun])
+        for pipeline, stage in itertools.product(range(self._pipelines), range(self._stages)):
+            order = self._schedule.order(stage, self._stages, self._count)
+            places = [Place(pipeline, stage, KINDS.index(kind), index) for kind, index in order]
+            self._chain([place for place in places if place in self._begun])
+        self._clock.keep()
 
-    def _chain(self, units: list[tuple[int, Unit]]) -> None:
-        backward_waits = self._schedule.backward_waits and all(len(self._begun[unit]) == 1 for unit in units)
-        last: dict[Kind, tuple[int, Unit]] = {}
-        for unit in units:
-            kind = unit[1].kind
-            waits = {one: before for one, before in last.items() if one == kind or kind == "forward" or backward_waits}
-            for begun in self._begun[unit]:
-                let_wait(begun, [ended for before in waits.values() for ended in self._ended[before]])
-            last[kind] = unit
+    def _place(self, kind: Kind, stage: int) -> Place:
+        return Place(replica_index(), stage, KINDS.index(kind), self.micro_batch)
+
+    def _chain(self, places: list[Place]) -> None:
+        backward_waits = self._schedule.backward_waits and all(len(self._begun[place]) == 1 for place in places)
+        last: dict[Kind, Place] = {}
+        for place in places:
+            kind = KINDS[place.kind]
+            waits = [before for one, before in last.items() if one == kind or kind == "forward" or backward_waits]
+            for begun in self._begun[place]:
+                let_wait(begun, [ended for before in waits for ended in self._ended[before]])
+            last[kind] = place

@@ -13,6 +13,7 @@ from tfdist._compat.keras_variable_devices import device_of
 from tfdist.strategies.stages.grid import Grid
 from tfdist.strategies.stages.plan import Stage, size_bytes
 from tfdist.strategies.stages.schedule import Unit, most_in_flight
+from tfdist.tables import aligned
 
 _HEADINGS = ("stage", "device", "layers", "parameters", "slots", "activations", "in flight")
 
@@ -38,20 +39,20 @@ def summary(
         accumulates: whether gradients are added up beside the variables.
         batch_size: rows of a batch; None counts activations of one row in each micro-batch.
     """
-    rows = 1 if batch_size is None else -(-batch_size // micro_batches)
+    rows = 1 if batch_size is None else -(-batch_size // (grid.pipelines * micro_batches))
     lines = []
     for stage in stages:
-        in_flight = most_in_flight(order(stage.index, len(stages), -(-micro_batches // grid.pipelines)))
+        in_flight = most_in_flight(order(stage.index, len(stages), micro_batches))
         values = [
             size_bytes(stage.own_variables),
             _slot_bytes(stage, model.optimizer, accumulates),
             in_flight * rows * sum(map(_row_bytes, stage.calls)),
         ]
-        device = ", ".join(_short(grid.device(stage.index, pipeline)) for pipeline in range(grid.pipelines))
+        device = ", ".join(map(_short, grid.devices(stage.index)))
         names = stage.layer_names
         shown = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
         lines.append([str(stage.index), device, shown, *(f"{value:,}" for value in values), str(in_flight)])
-    return _table([list(_HEADINGS), *lines])
+    return "\n".join(aligned([list(_HEADINGS), *lines], right=(0, 3, 4, 5, 6)))
 
 
 def _slot_bytes(stage: Stage, optimizer: Any, accumulates: bool) -> int:
@@ -77,15 +78,3 @@ def _short(device: str) -> str:
     spec = tf.DeviceSpec.from_string(device)
     place = f"{spec.device_type}:{spec.device_index}"
     return place if spec.job in (None, "localhost") else f"{spec.job}:{spec.task} {place}"
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    # Words to the left, numbers to the right.
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if 0 < column < 3 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )

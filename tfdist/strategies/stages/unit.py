@@ -41,7 +41,7 @@ def run_unit(
     recorded = is_recording()
     wanted = [i for i, x in enumerate(given) if recorded and _is_floating(x) and is_watched(x)]
     with tf.device(device):
-        local = _received(given, [] if timetable is None else timetable.begin("forward", stage))
+        local = _own(given) if timetable is None else timetable.begin("forward", stage, given)
         packed = tf.nest.pack_sequence_as(inputs, local, expand_composites=True)
         with tf.GradientTape(persistent=True) if recorded else _NoTape() as tape:
             tape.watch([local[i] for i in wanted])
@@ -50,7 +50,7 @@ def run_unit(
         # New tensors: what records a tensor last decides its gradient.
         handed = [tf.identity(x) if tf.is_tensor(x) else x for x in results]
         if timetable is not None:
-            timetable.end("forward", stage, [x for x in handed if tf.is_tensor(x)])
+            handed = timetable.end("forward", stage, handed)
     if recorded:
         targets = [i for i, x in enumerate(results) if _is_floating(x)]
         backward = _Backward(
@@ -71,19 +71,18 @@ class _Backward:
 
     def __call__(self, *upstream: Any) -> list[Any]:
         with tf.device(self._device):
-            begun = [] if self._timetable is None else self._timetable.begin("backward", self._stage)
             dense = [None if one is None else tf.convert_to_tensor(one) for one in upstream]
-            gradients = self._tape.gradient(self._targets, self._sources, output_gradients=_received(dense, begun))
             if self._timetable is not None:
-                made = [one for one in tf.nest.flatten(gradients, expand_composites=True) if one is not None]
-                self._timetable.end("backward", self._stage, made)
-        return gradients
+                dense = self._timetable.begin("backward", self._stage, dense)
+            gradients = self._tape.gradient(self._targets, self._sources, output_gradients=dense)
+            if self._timetable is not None:
+                gradients = self._timetable.end("backward", self._stage, gradients)
+        return list(gradients)
 
 
-def _received(values: list[Any], begun: list[Any]) -> list[Any]:
-    """Tensors as the unit's device has them, once the unit may begin."""
-    with tf.control_dependencies(begun):
-        return [tf.identity(x) if tf.is_tensor(x) else x for x in values]
+def _own(values: list[Any]) -> list[Any]:
+    """Tensors of the unit's own, which its tape alone watches."""
+    return [tf.identity(x) if tf.is_tensor(x) else x for x in values]
 
 
 def _is_floating(value: Any) -> bool:
