@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "tfdist"
 FLOORS = {
     "errors": 0.0,
     "log": 0.0,
+    "tables": 0.0,
     "cluster": 0.1,
     "planning": 0.1,
     "launch": 0.2,  # starts the tasks that cluster/ describes
