@@ -28,6 +28,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "plot": ["matplotlib>=3.9"],
         "test": [
             "pytest>=8.3",
             "pytest-timeout>=2.3.1",

@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "look at this machine and TF_CONFIG, and say what is wrong",
     "data": "write, check, describe, reshard and index TFRecord files",
     "verify": "compare a script on several workers with one device, and say what differs and why",
+    "plan": "predict what a step costs on machines that you don't have yet, and choose a strategy",
 }
 
 USAGE_ERROR = 2
