@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from tfdist._compat.tensorflow_dtensor import wait_for_devices
 from tfdist.layouts.mesh_axes import Spec
 from tfdist.parallel.meshes import is_whole_here, whole_here
 
@@ -97,6 +98,7 @@ def to_host(value: tf.Tensor) -> np.ndarray:
     if not is_whole_here(layout):
         layout = whole_here(layout)
         value = dtensor.relayout(value, layout)
+    wait_for_devices()
     components = dtensor.unpack(value)
     if layout.is_fully_replicated():
         return components[0].numpy()
