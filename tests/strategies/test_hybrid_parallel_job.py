@@ -43,6 +43,7 @@ def test_each_process_reads_the_rows_of_its_devices(found: list[dict[str, Any]],
     rows = found[worker]["own_rows"]
     assert rows["even"] == [[0, 1], [2, 3]][worker]
     assert rows["last"] == [[4], [5]][worker]
+    assert rows["parts"] == [[[0, 1], [2, 3]][worker], 7, [worker], None]
     assert rows["odd"] == [0, 1, 2], "what can't be split evenly is on both"
     assert rows["uneven"] == [[0, 1, 2, 10, 11], [3, 4, 5]], "as are shares that are no halves"
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist.data.reading.reader_calls import readers_of
-from tfdist.data.rows import element_of, shard_policy
+from tfdist.data.rows import shard_policy
 from tfdist.data.sharding import ShardOptions
 from tfdist.parallel.batches import Batches, refuse_batch
 from tfdist.parallel.transfer import to_host
@@ -65,8 +65,8 @@ class CutDataset(MeshDataset):
             yield tf.nest.pack_sequence_as(self.element_spec, placed)
 
     def _cut(self, *components: Any) -> Any:
-        leaves = tf.nest.flatten(element_of(self._dataset, components))
-        return tuple(zip(*map(self._own_rows, leaves), strict=True))
+        batch = components if isinstance(self.element_spec, tuple) else components[0]
+        return tuple(zip(*map(self._own_rows, tf.nest.flatten(batch)), strict=True))
 
     def _own_rows(self, leaf: Any) -> tuple[Any, tf.Tensor]:
         """This process' rows of a tensor, and how many all have."""

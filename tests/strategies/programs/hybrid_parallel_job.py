@@ -103,9 +103,16 @@ class Job:
         data = tf.data.Dataset.from_tensor_slices(np.arange(6, dtype="float32")).batch(4)
         first, last = self.by_rows.experimental_distribute_dataset(data)
         return {name: dtensor.unpack(one)[0].numpy().tolist() for name, one in (("even", first), ("last", last))} | {
+            "parts": self._parts(),
             "odd": dtensor.unpack(self.by_rows.split_batch(np.arange(3.0)))[0].numpy().tolist(),
             "uneven": [dtensor.unpack(one)[0].numpy().tolist() for one in self._uneven()],
         }
+
+    def _parts(self) -> list[Any]:
+        """Of a batch with a nesting, a number without rows, and nothing."""
+        data = tf.data.Dataset.from_tensors(({"x": np.arange(4.0)}, (np.float32(7), np.arange(2)), None))
+        ((x, (number, y), nothing),) = self.by_rows.experimental_distribute_dataset(data)
+        return [dtensor.unpack(one)[0].numpy().tolist() for one in (x["x"], number, y)] + [nothing]
 
     def _uneven(self) -> Any:
         """A share of one's own: the chief has three rows of two batches, the other worker two of one."""
