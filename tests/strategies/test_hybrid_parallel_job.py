@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +22,20 @@ ROOT = Path(__file__).parent.parent.parent
 TOLERANCE = 1e-5
 
 
+def launch(*script: str) -> str:
+    """What two workers print."""
+    command = [sys.executable, "-m", "tfdist", "launch", "--workers=2", *script]
+    env = {**os.environ, **QUIET}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """By worker."""
     folder = tmp_path_factory.mktemp("job")
-    module = ["-m", "tests.strategies.programs.hybrid_parallel_job", str(folder)]
-    command = [sys.executable, "-m", "tfdist", "launch", "--workers=2", *module]
-    env = {**os.environ, **QUIET}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr[-5000:]
+    launch("-m", "tests.strategies.programs.hybrid_parallel_job", str(folder))
     return [json.loads((folder / f"{worker}.json").read_text()) for worker in range(2)]
 
 
@@ -92,6 +98,25 @@ def test_another_mesh_is_said_before_workers_are_connected(tmp_path: Path) -> No
         said = (tmp_path / f"{worker}.log").read_text()
         assert "Workers do not agree on the mesh at the start" in said, said[-3000:]
         assert "worker 0 has {'a': 2}, worker 1 has {'b': 2}" in said
+
+
+@pytest.mark.nightly
+def test_a_strategy_that_is_made_too_late(tmp_path: Path) -> None:
+    program = "import tensorflow as tf, tfdist; tf.constant(1); tfdist.HybridParallelStrategy({'batch': 2})"
+    assert exit_codes(["-c", program], workers=2, logs=tmp_path) == [1, 1]
+    for worker in range(2):
+        said = (tmp_path / f"{worker}.log").read_text()
+        assert "Received: a strategy made after a tensor" in said, said[-3000:]
+
+
+@pytest.mark.nightly
+def test_the_example_runs_on_two_workers_as_it_is() -> None:
+    """With the accuracy of one process, on both."""
+    output = launch("examples/hybrid_parallel.py", "--epochs=4", "--zero_stage=1")
+    found = re.findall(r"devices: 4, accuracy: ([0-9.]+)", output)
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert float(found[0]) > 0.8
 
 
 FAULTS = {

@@ -73,6 +73,7 @@ def check_equal_parts(strategy: Any, model: Any) -> None:
 
 def _mesh_variables(model: Any) -> list[MeshVariable]:
     """Of a model and its optimizer, each once, in the same order on all workers."""
-    variables = [*model.variables, *(model.optimizer.variables if model.optimizer is not None else [])]
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
     values = {id(one.value): one.value for one in variables}
     return [one for one in values.values() if isinstance(one, MeshVariable)]

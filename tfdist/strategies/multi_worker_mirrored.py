@@ -128,7 +128,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self.agree("predict", self._model_facts(model))
 
     def _model_facts(self, model: Any) -> dict[str, str]:
-        return model_facts(model, self.options_of(model.optimizer))
+        return model_facts(model, self.options_of(getattr(model, "optimizer", None)))
 
     # What all workers do together at a boundary between steps.
 

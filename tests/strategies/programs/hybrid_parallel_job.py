@@ -153,6 +153,9 @@ class Job:
         fresh.load_weights(folder / "model.weights.h5")
         with self.by_columns.scope():
             loaded = keras.models.load_model(folder / "best.keras")
+            bare = keras.models.load_model(folder / "best.keras", compile=False)
+        bare.save(folder / "bare.keras")
+        assert bare.predict(x, verbose=0).shape == y.shape
         own = flat(model.get_weights())
         found = {
             name: float(np.abs(flat(one.get_weights()) - own).max())
