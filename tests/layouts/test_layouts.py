@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from tfdist import layouts
+from tfdist.layouts.devices import mesh_devices
 from tfdist.layouts.memory import MemoryReport, MemoryRow, size
 from tfdist.layouts.mesh_axes import MeshAxes, mesh_axes
 from tfdist.layouts.placement import Placements
@@ -51,6 +52,33 @@ def test_wrong_layouts_are_refused_at_once(layout, said):
 def test_a_key_that_is_no_regular_expression_is_refused():
     with pytest.raises(ValueError, match=r"Received: '\*kernel'"):
         LayoutRules({"*kernel": (None, "model")}, AXES)
+
+
+@pytest.mark.parametrize(
+    ("processes", "index", "devices", "own"),
+    [
+        (1, 0, ["CPU:0"], ["CPU:0"]),
+        (2, 1, ["CPU:0"], ["CPU:0"]),
+        (2, 1, ["/device:cpu:3", "CPU:0"], ["CPU:0"]),
+        (2, 1, None, ["CPU:0"]),
+    ],
+)
+def test_each_process_has_its_devices(processes, index, devices, own):
+    """Named are those of one process, or of all in their order."""
+    assert mesh_devices(devices, MeshAxes({"model": processes}), processes, index) == own
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "said"),
+    [
+        (2, ["CPU:0"] * 3, r"Expected: 2 devices in each process for mesh=\{'batch': 4\}. Received: devices="),
+        (3, None, "Expected: a multiple of 3 devices"),
+        (4, ["CPU:7"], r"Received: devices=\['CPU:7'\]"),
+    ],
+)
+def test_devices_that_do_not_fit_the_mesh_are_refused(processes, devices, said):
+    with pytest.raises(ValueError, match=said):
+        mesh_devices(devices, MeshAxes({"batch": 4}), processes)
 
 
 def test_keys_match_whole_paths_and_an_equal_path_comes_first():

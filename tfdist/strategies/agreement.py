@@ -116,7 +116,8 @@ def model_facts(model: Any, accumulation: AccumulationOptions) -> dict[str, str]
     layout = [f"{tuple(v.shape)} {v.dtype}" for v in model.variables]
     trainable = len(model.trainable_variables)
     code = zlib.crc32("\n".join(layout).encode())
-    optimizer = "none" if model.optimizer is None else _config_of(model.optimizer)
+    used = getattr(model, "optimizer", None)  # a model that isn't compiled has no such attribute
+    optimizer = "none" if used is None else _config_of(used)
     steps = "a function" if callable(accumulation.steps) else str(accumulation.steps)
     rules = [rule.__name__ for rule in accumulation.skip_rules]
     how = f"{accumulation.leftover}, {accumulation.dtype}, {accumulation.splits} splits, skip rules {rules}"
