@@ -100,13 +100,17 @@ class Accumulators(SaveableState):
         """Whether no micro-batch waits for its optimizer step; eagerly."""
         return not self.is_made or int(self.micro_step.numpy()) == 0
 
-    def replica_variables(self) -> dict[str, tf.Variable]:
-        """What decides the next optimizer step, by name; between steps only how many there were."""
+    def replica_variables(self, *, with_sums: bool = True) -> dict[str, tf.Variable]:
+        """What decides the next optimizer step, by name; between steps only how many there were.
+
+        Args:
+            with_sums: whether the sums of gradients are wanted.
+        """
         if not self.is_made:
             return {}
         found = {"micro_step": self.micro_step, "flushes": self.flushes, "weight": self.weight}
         found |= {f"skipped_{name}": count for name, count in self.skipped.items()}
-        slots = {} if self.is_empty() else self.slots
+        slots = {} if self.is_empty() or not with_sums else self.slots
         return found | {
             f"slot_{index}_{part}": variable
             for index, slot in slots.items()

@@ -31,6 +31,7 @@ from tfdist.log import logger
 from tfdist.parallel.batches import Batches, MeshDataset
 from tfdist.parallel.gradients import in_layouts_of
 from tfdist.parallel.layers import treat_layers
+from tfdist.parallel.parts import MeshParts
 from tfdist.parallel.report import memory_report
 from tfdist.parallel.variables import VariableMaker
 from tfdist.strategies.checks import refuse_foreign_optimizer
@@ -142,6 +143,9 @@ class HybridParallelStrategy(hooks.KerasHooks, tf.distribute.Strategy):
     def gather(self, value: Any, axis: int) -> Any:
         """The value, which has all rows."""
         return value
+
+    #: What checkpoints ask for, see checkpoint/shards.py.
+    variable_parts = MeshParts()
 
     # What Keras asks for, see _compat/hooks.py.
 
