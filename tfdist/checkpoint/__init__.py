@@ -18,3 +18,7 @@ Order of events, at a boundary, on every worker:
     disk full, folder read-only      CheckpointError at the next boundary, or a warning; those before it as they were
     a file changed or cut off        the checkpoint is left out with a warning, and the one before it taken
 """
+
+from tfdist.checkpoint.weights import load_weights
+
+__all__ = ["load_weights"]

@@ -111,8 +111,9 @@ class MeshDataset:
         return self._dataset.element_spec
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._dataset:
-            yield self._batches.on_mesh(batch)
+        # The iterator is made now, not with the first batch: each one that is made moves shuffles on.
+        batches = iter(self._dataset)
+        return (self._batches.on_mesh(batch) for batch in batches)
 
     def __len__(self) -> int:
         return len(self._dataset)
