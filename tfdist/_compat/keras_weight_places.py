@@ -25,6 +25,8 @@ from tfdist._compat.keras_weight_files import walk
 
 #: Gives the value for a place: of the shape there, by a function of parts.
 ValueFor = Callable[[str, tuple[int, ...], Callable[[list[Any]], list[Any]]], Any]
+#: Is told of variables in parts that are made while values are loaded, with their places; None where there are none.
+Expected = Callable[[str, Any], None] | None
 
 
 def place_of(path: str, name: str) -> str:
@@ -59,9 +61,28 @@ def weights_by_place(model: Any) -> dict[str, Any]:
     return {place_of(path, name): one for path, entry in store.contents.items() for name, one in entry.items()}
 
 
-class _Entry(Mapping[str, Any]):
-    def __init__(self, path: str, names: list[str], value: Callable[[str], Any]) -> None:
-        self._path, self._names, self._value = path, names, value
+class ValuesInParts:
+    """Values of one part of a model, by name, as stores give them that are asked for each.
+
+    Attributes:
+        are_in_parts: whether there may be variables in parts.
+    """
+
+    are_in_parts: bool
+
+    def expect(self, name: str, variable: Any) -> None:
+        """A value is to be in the layout of a variable, which has only now been made."""
+        raise NotImplementedError
+
+
+class _Entry(ValuesInParts, Mapping[str, Any]):
+    def __init__(self, path: str, names: list[str], value: Callable[[str], Any], expected: Expected) -> None:
+        self._path, self._names, self._value, self._expected = path, names, value, expected
+        self.are_in_parts = expected is not None
+
+    def expect(self, name: str, variable: Any) -> None:
+        if self._expected is not None:
+            self._expected(place_of(self._path, name), variable)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
@@ -76,23 +97,29 @@ class _Entry(Mapping[str, Any]):
 
 
 class _Values(NpzIOStore):
-    def __init__(self, places: list[str], value: Callable[[str], Any]) -> None:
+    def __init__(self, places: list[str], value: Callable[[str], Any], expected: Expected) -> None:
         super().__init__("", mode="w")
         self._names: dict[str, list[str]] = {}
-        self._value = value
+        self._value, self._expected = value, expected
         for place in places:
             before, _, name = place.rpartition("/")
             self._names.setdefault(before.removesuffix("vars").rstrip("/"), []).append(name)
 
     def get(self, path: str) -> Mapping[str, Any]:
         """A part of the model asks for its values."""
-        return _Entry(path, self._names.get(path, []), self._value)
+        return _Entry(path, self._names.get(path, []), self._value, self._expected)
 
 
-class _H5Values(H5IOStore):
-    def __init__(self, path: str, in_parts: set[str], value: ValueFor) -> None:
+class _H5Values(ValuesInParts, H5IOStore):
+    are_in_parts = True
+
+    def __init__(self, path: str, in_parts: Mapping[str, Any], value: ValueFor, expected: Expected) -> None:
         super().__init__(path, mode="r")
-        self._in_parts, self._value = in_parts, value
+        self._in_parts, self._value, self._expected = in_parts, value, expected
+
+    def expect(self, name: str, variable: Any) -> None:
+        if self._expected is not None:
+            self._expected(place_of(self._h5_entry_path, name), variable)
 
     def __getitem__(self, key: str) -> Any:
         place = place_of(self._h5_entry_path, key)
@@ -107,33 +134,35 @@ class _H5Values(H5IOStore):
         return self._value(place, tuple(dataset.shape), read)
 
 
-def load_values(model: Any, places: list[str], value: Callable[[str], Any]) -> None:
+def load_values(model: Any, places: list[str], value: Callable[[str], Any], expected: Expected = None) -> None:
     """As `model.load_weights`, of a file that has these places.
 
     Args:
         model: a built model.
         places: of all values.
         value: gives the value of a place.
+        expected: see `Expected`.
 
     Raises:
         ValueError: the file has other values than the model.
     """
-    _load(model, _Values(places, value))
+    _load(model, _Values(places, value, expected))
 
 
-def load_h5_in_parts(model: Any, path: str, in_parts: set[str], value: ValueFor) -> None:
+def load_h5_in_parts(model: Any, path: str, in_parts: Mapping[str, Any], value: ValueFor, expected: Expected) -> None:
     """As `model.load_weights` of a `.weights.h5`, of which these places are read by the part.
 
     Args:
         model: a built model.
         path: of the file.
-        in_parts: places.
+        in_parts: variables by place.
         value: gives the value of such a place.
+        expected: adds to them.
 
     Raises:
         ValueError: the file has other values than the model.
     """
-    store = _H5Values(path, in_parts, value)
+    store = _H5Values(path, in_parts, value, expected)
     try:
         _load(model, store)
     finally:

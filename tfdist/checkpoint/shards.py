@@ -276,25 +276,36 @@ def load(model: Any, folder: Path, h5: str, parts: Parts | None) -> None:
     Raises:
         ValueError: it has other weights than the model.
     """
-    in_parts = {} if parts is None else {place: parts.of(one) for place, one in weights_by_place(model).items()}
-    in_parts = {place: variable for place, variable in in_parts.items() if variable is not None}
+    if parts is not None:
+        _load_in_parts(model, folder, h5, parts)
+    elif (folder / INDEX).exists():
+        source = Source(folder)
+        load_values(model, list(source.shapes), source.whole)
+    else:
+        model.load_weights(str(folder / h5))
+
+
+def _load_in_parts(model: Any, folder: Path, h5: str, parts: Parts) -> None:
+    found = {place: parts.of(one) for place, one in weights_by_place(model).items()}
+    in_parts = {place: variable for place, variable in found.items() if variable is not None}
+
+    def expected(place: str, variable: Any) -> None:
+        in_parts[place] = parts.of(variable)
 
     def value(place: str, shape: tuple[int, ...], read: Callable[[list[Part]], list[Any]]) -> Any:
         variable = in_parts[place]
         if shape != tuple(variable.shape):
             raise ValueError(f"expected: {place} of shape {tuple(variable.shape)}. Received: shape={shape}")
-        return parts.value(variable, read)  # type: ignore[union-attr]
+        return parts.value(variable, read)
 
-    if (folder / INDEX).exists():
-        source = Source(folder)
+    if not (folder / INDEX).exists():
+        load_h5_in_parts(model, str(folder / h5), in_parts, value, expected)
+        return
+    source = Source(folder)
 
-        def stored(place: str) -> Any:
-            if place not in in_parts:
-                return source.whole(place)
-            return value(place, source.shapes[place], lambda asked: source.read(place, asked))
+    def stored(place: str) -> Any:
+        if place not in in_parts:
+            return source.whole(place)
+        return value(place, source.shapes[place], lambda asked: source.read(place, asked))
 
-        load_values(model, list(source.shapes), stored)
-    elif in_parts:
-        load_h5_in_parts(model, str(folder / h5), set(in_parts), value)
-    else:
-        model.load_weights(str(folder / h5))
+    load_values(model, list(source.shapes), stored, expected)

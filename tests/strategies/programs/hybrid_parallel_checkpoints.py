@@ -1,4 +1,4 @@
-"""`python -m tests.strategies.programs.hybrid_parallel_checkpoints OUTPUT.json STEP ...`: goes on under another strategy.
+"""`python -m tests.strategies.programs.hybrid_parallel_checkpoints OUTPUT.json STEP ...`: goes on elsewhere.
 
 STEP is `save:STRATEGY:FOLDER`, training that breaks off in the middle of its second epoch, or `load:STRATEGY:FOLDER`,
 which goes on from a copy of the folder. Writes for each load
