@@ -51,6 +51,10 @@ def test_variables_are_made_with_what_they_belong_to():
     canary.check(seen == [like], f"the creator was given {seen}")
 
 
+def test_devices_can_be_waited_for():
+    canary.find("tensorflow.python.eager.context:async_wait")
+
+
 def test_the_switch_is_kept_off(monkeypatch):
     shim = canary.module()
     canary.find("tensorflow.dtensor.python.api:_dtensor_singleton")

@@ -176,6 +176,10 @@ class KerasHooks:
         """Whether this process is the one that writes checkpoints, models and logs."""
         return True
 
+    def saving(self, model: Any, path: str) -> contextlib.AbstractContextManager[None]:
+        """Entered by all processes around a save: where the model is written, and where that is waited for."""
+        return contextlib.nullcontext()
+
     def before_write(self, path: str) -> None:
         """Called on the writing process before it writes a file."""
 

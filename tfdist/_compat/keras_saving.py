@@ -42,18 +42,23 @@ def _on_chief(write: Callable[..., Any]) -> Callable[..., Any]:
         strategy = hooks.model_strategy(model)
         if strategy is None:
             return write(model, filepath, *args, **kwargs)
-        if not strategy.writes_files:
-            return strategy.wait_for_chief(str(filepath))
-        strategy.before_write(str(filepath))
-        try:
-            result = outside_scope(lambda: write(model, filepath, *args, **kwargs))
-        except BaseException as error:
-            strategy.chief_wrote(str(filepath), error=f"{type(error).__name__}: {error}")
-            raise
-        strategy.chief_wrote(str(filepath))
-        return result
+        with strategy.saving(model, str(filepath)):
+            if not strategy.writes_files:
+                return strategy.wait_for_chief(str(filepath))
+            return _written(strategy, str(filepath), lambda: write(model, filepath, *args, **kwargs))
 
     return write_on_chief
+
+
+def _written(strategy: Any, path: str, write: Callable[[], Result]) -> Result:
+    strategy.before_write(path)
+    try:
+        result = outside_scope(write)
+    except BaseException as error:
+        strategy.chief_wrote(path, error=f"{type(error).__name__}: {error}")
+        raise
+    strategy.chief_wrote(path)
+    return result
 
 
 def outside_scope(function: Callable[[], Result]) -> Result:

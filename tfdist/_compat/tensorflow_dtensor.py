@@ -2,11 +2,13 @@
 
 Upstream: DTensor's strategies split over one axis only, have a replica for each device, replicate every variable, and
 take batches of one size alone. A pass that combines all-reduces reads variables before they are assigned where both
-happen in one function, which leaves stale slots of Adam and of momentum, and no error.
+happen in one function, which leaves stale slots of Adam and of momentum, and no error. `unpack` waits for the devices
+without letting other threads of Python run.
 Here: one replica that sees the whole batch and whole variables; DTensor splits them. What there is to decide is asked
-of the strategy: `create_variable`, `distribute` and `to_mesh`. The pass is switched off by its own switch.
+of the strategy: `create_variable`, `distribute` and `to_mesh`. The pass is switched off by its own switch. Before
+unpacking, a call that lets threads run waits, since one of them tells other processes that this one is well.
 Seen in TensorFlow 2.21. Can go when a strategy of upstream takes a mesh of several axes; the switch, when the pass
-keeps the order of reads and assignments.
+keeps the order of reads and assignments; the call, when `unpack` lets threads run.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 from tensorflow.dtensor.python import api
 from tensorflow.experimental import dtensor
+from tensorflow.python.eager import context
 
 #: Read by DTensor's passes when the first of them runs.
 COMBINE_SWITCH = "DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"
@@ -43,6 +46,11 @@ def switch_off_combining() -> None:
             "strategy is made before anything else uses DTensor. Received: a process that has used it."
         )
     os.environ[COMBINE_SWITCH] = "0"
+
+
+def wait_for_devices() -> None:
+    """Return when all operations have ended; raises the error of one that failed."""
+    context.async_wait()
 
 
 class MeshStrategy(Protocol):

@@ -46,6 +46,8 @@ class MeshVariable(d_variable.DVariable):
 
     # Declared before upstream's initializer, which may assign the variable.
     used: dtensor.Layout
+    #: The whole value, while something is done with it that other processes take no part in.
+    held: np.ndarray | None = None
 
     def __init__(
         self,
@@ -63,8 +65,8 @@ class MeshVariable(d_variable.DVariable):
     # Reading.
 
     def numpy(self) -> np.ndarray:
-        """The whole value."""
-        return self._to_host(super().read_value())
+        """The whole value; with parts in other processes, all must ask for it, in the same order."""
+        return self._to_host(super().read_value()) if self.held is None else self.held
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         value = self.numpy()

@@ -97,7 +97,7 @@ def replica_slices(dataset: tf.data.Dataset, *, first: int, local: int, count: i
     """
 
     def cut(index: Any, *components: Any) -> Any:
-        return slice_rows(_element(dataset, components), index, count)
+        return slice_rows(element_of(dataset, components), index, count)
 
     if local == 1:
         sliced = dataset.map(
@@ -112,7 +112,7 @@ def replica_slices(dataset: tf.data.Dataset, *, first: int, local: int, count: i
     return mark_share(sliced).prefetch(tf.data.AUTOTUNE)
 
 
-def _element(dataset: tf.data.Dataset, components: tuple[Any, ...]) -> Any:
+def element_of(dataset: tf.data.Dataset, components: tuple[Any, ...]) -> Any:
     """What `Dataset.map` unpacked, packed again; without Nones at its end, which distributed iterators can't hold."""
     if not isinstance(dataset.element_spec, tuple):
         return components[0]

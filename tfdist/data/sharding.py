@@ -27,6 +27,7 @@ from tfdist import cluster
 RULES = ("auto", "files", "records", "batches")
 
 _preferred: list[str] = []
+_shared_as: list[ShardOptions] = []
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,20 @@ def default_shard() -> ShardOptions:
         ClusterError: If TF_CONFIG is wrong.
     """
     in_scope = tf.distribute.has_strategy()
+    own = getattr(tf.distribute.get_strategy(), "share", None)
+    if isinstance(own, ShardOptions):
+        return own
+    if _shared_as and not in_scope:
+        return _shared_as[0]
     job = _cluster_of(tf.distribute.get_strategy()) if in_scope else cluster.resolve()
     if job.worker_index is None:
         return ShardOptions()
     return ShardOptions(job.num_workers, job.worker_index)
+
+
+def share_as(shard: ShardOptions) -> None:
+    """Lets this process read this share from now on, outside of scopes: that of its part of a mesh, say."""
+    _shared_as[:] = [shard]
 
 
 def _cluster_of(strategy: tf.distribute.Strategy) -> cluster.Cluster:

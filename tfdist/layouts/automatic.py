@@ -51,6 +51,9 @@ class AutomaticRules(LayoutRules):
             spec = self._axes.with_axis(axis, spec, shape)
         return spec
 
+    def __str__(self) -> str:
+        return "auto"
+
 
 @dataclass(frozen=True)
 class Plan:

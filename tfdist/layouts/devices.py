@@ -10,36 +10,60 @@ from tfdist.layouts.mesh_axes import MeshAxes
 from tfdist.log import logger
 
 
-def mesh_devices(devices: Sequence[str] | None, axes: MeshAxes) -> list[str]:
-    """Names such as "CPU:0" for each place of the mesh.
+def mesh_devices(devices: Sequence[str] | None, axes: MeshAxes, processes: int = 1, index: int = 0) -> list[str]:
+    """Names such as "CPU:0" for each place of the mesh that is this process', without starting TensorFlow.
 
     Args:
-        devices: the user's; None for the GPUs, or the CPUs where there are none.
+        devices: the user's, this process' or those of all processes; None for the GPUs, or the CPUs where there are
+            none.
         axes: of the mesh.
+        processes: that share the mesh, equally.
+        index: which of them this is.
 
     Raises:
-        ValueError: there are too few, or the user has named more than the mesh has places.
+        ValueError: there are too few, the user has named another number of them, or processes can't have equally many.
     """
-    count = axes.num_devices
+    if axes.num_devices % processes:
+        raise ValueError(
+            f"Each process has as many places of the mesh. Expected: a multiple of {processes} devices, one or more "
+            f"for each worker. Received: mesh={dict(axes.sizes)}, which has {axes.num_devices}. Change the mesh, or "
+            "the number of workers."
+        )
+    count = axes.num_devices // processes
     if devices is not None:
-        names = [device.removeprefix("/device:").removeprefix("/").upper() for device in devices]
-        if len(names) != count:
-            raise ValueError(
-                f"A mesh has a device at each place. Expected: {count} devices for mesh={dict(axes.sizes)}. Received: "
-                f"devices={list(devices)}."
-            )
-        _check_present(names)
-        return names
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    present = len(tf.config.list_logical_devices(kind))
+        return _named(devices, axes, count, index)
+    kind = "GPU" if _count("GPU") else "CPU"
+    present = _count(kind)
     if present < count:
         raise ValueError(
-            f"A mesh has a device at each place. Expected: {count} devices for mesh={dict(axes.sizes)}. Received: "
-            f"{present} {kind}{'s' if present != 1 else ''}. {_remedy(kind, count)}"
+            f"A mesh has a device at each place. Expected: {_expected(axes, count)}. Received: {present} "
+            f"{kind}{'s' if present != 1 else ''}. {_remedy(kind, count)}"
         )
     if present > count:
         logger.warning("the mesh %s takes the first %d of %d %ss", dict(axes.sizes), count, present, kind)
-    return [f"{kind}:{index}" for index in range(count)]
+    return [f"{kind}:{place}" for place in range(count)]
+
+
+def _named(devices: Sequence[str], axes: MeshAxes, count: int, index: int) -> list[str]:
+    names = [device.removeprefix("/device:").removeprefix("/").upper() for device in devices]
+    if len(names) not in (count, axes.num_devices):
+        raise ValueError(
+            f"A mesh has a device at each place. Expected: {_expected(axes, count)}. Received: devices={list(devices)}."
+        )
+    own = names if len(names) == count else names[index * count : (index + 1) * count]
+    _check_present(own)
+    return own
+
+
+def _expected(axes: MeshAxes, count: int) -> str:
+    each = "" if count == axes.num_devices else " in each process"
+    return f"{count} devices{each} for mesh={dict(axes.sizes)}"
+
+
+def _count(kind: str) -> int:
+    """Devices of this process, the parts of one that the user has cut counted each."""
+    visible = tf.config.get_visible_devices(kind)
+    return sum(len(tf.config.get_logical_device_configuration(device) or [device]) for device in visible)
 
 
 def logical_cpus(count: int) -> list[str]:
@@ -74,13 +98,12 @@ def logical_cpus(count: int) -> list[str]:
 
 
 def _check_present(names: list[str]) -> None:
-    there = {device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()}
+    there = [f"{kind}:{place}" for kind in ("CPU", "GPU") for place in range(_count(kind))]
     missing = [name for name in names if name not in there]
     if missing:
         kind = missing[0].partition(":")[0]
         raise ValueError(
-            f"Expected: devices that TensorFlow has: {sorted(there)}. Received: devices={names}. "
-            f"{_remedy(kind, len(names))}"
+            f"Expected: devices that TensorFlow has: {there}. Received: devices={names}. {_remedy(kind, len(names))}"
         )
 
 

@@ -56,6 +56,11 @@ class LayoutRules:
         self._axes.check(spec, len(shape), f"{path!r}, which layout_map[{keys[0]!r}] matches")
         return spec
 
+    def __str__(self) -> str:
+        """What workers can compare."""
+        told = {key: getattr(rule, "__qualname__", rule) for key, rule in self._specs.items()}
+        return ", ".join(f"{key!r}: {rule}" for key, rule in told.items()) or "none"
+
     def take_unused(self) -> list[str]:
         """Keys that have matched no variable yet, each once."""
         unused, self._unused = [key for key in self._specs if key in self._unused], set()

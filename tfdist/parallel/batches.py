@@ -16,12 +16,9 @@ from tensorflow.experimental import dtensor
 
 from tfdist.data.rows import without_optional
 from tfdist.layouts.mesh_axes import MeshAxes
-from tfdist.parallel.transfer import is_on_mesh, layout_of, replicated, to_mesh
+from tfdist.parallel.transfer import is_on_mesh, layout_of, replicated, rows_to_mesh, to_mesh
 
 _local = threading.local()
-
-# Read and made ready by tf.data while the one before is computed on.
-_PREFETCHED_BATCHES = 2
 
 
 class Batches:
@@ -49,11 +46,26 @@ class Batches:
         refuse_batch(value)
         return to_mesh(value, self.layout(value.shape))
 
+    def of_own_rows(self, value: tf.Tensor, rows: int) -> tf.Tensor:
+        """A tensor of so many rows on the mesh, from those of this process' devices."""
+        return rows_to_mesh(value, self.layout(tf.TensorShape([rows, *value.shape[1:]])), rows)
+
     def layout(self, shape: tf.TensorShape) -> dtensor.Layout:
         """How a tensor of this shape is laid out."""
-        if shape.rank == 0 or self._axes.num_batch_parts == 1 or shape[0] % self._axes.num_batch_parts:
+        if shape.rank == 0 or self.num_parts == 1 or shape[0] % self.num_parts:
             return replicated(self._mesh, shape.rank)
         return self._split_by_rows(shape.rank)
+
+    @property
+    def num_parts(self) -> int:
+        """Into how many parts rows are split."""
+        return self._axes.num_batch_parts
+
+    @property
+    def own_parts(self) -> range:
+        """Those that this process' devices hold, and all between them."""
+        held = [place.get(self._axes.batch_axis, 0) for place in self._mesh.local_device_locations()]
+        return range(min(held), max(held) + 1)
 
     def _split_by_rows(self, rank: int) -> dtensor.Layout:
         return layout_of(self._mesh, (self._axes.batch_axis,) + (None,) * (rank - 1))
@@ -81,42 +93,15 @@ class Batches:
             by_rows: whether to split it, where that can be known to be possible.
         """
         rows = value.shape[0] if value.shape.rank else 1
-        can_split = _local_split() if rows is None else not rows % self._axes.num_batch_parts
+        can_split = _local_split() if rows is None else not rows % self.num_parts
         layout = replicated(self._mesh, value.shape.rank)
-        if by_rows and can_split and value.shape.rank and self._axes.num_batch_parts > 1:
+        if by_rows and can_split and value.shape.rank and self.num_parts > 1:
             layout = self._split_by_rows(value.shape.rank)
         return dtensor.relayout(value, layout)
 
 
 def _local_split() -> bool:
     return getattr(_local, "split", False)
-
-
-class MeshDataset:
-    """A dataset of global batches, each on the mesh when it's read.
-
-    Args:
-        dataset: of global batches.
-        batches: brings them to the mesh.
-    """
-
-    def __init__(self, dataset: tf.data.Dataset, batches: Batches) -> None:
-        for leaf in tf.nest.flatten(dataset.element_spec):
-            refuse_batch(leaf)
-        self._dataset, self._batches = dataset.prefetch(_PREFETCHED_BATCHES), batches
-
-    @property
-    def element_spec(self) -> Any:
-        """Of a global batch."""
-        return self._dataset.element_spec
-
-    def __iter__(self) -> Iterator[Any]:
-        # The iterator is made now, not with the first batch: each one that is made moves shuffles on.
-        batches = iter(self._dataset)
-        return (self._batches.on_mesh(batch) for batch in batches)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
 
 
 def refuse_batch(leaf: Any) -> None:

@@ -1,7 +1,7 @@
 """Values from the host to a mesh and back, each device its part only.
 
-There is one process now; with several each would send and fetch the parts of its own devices, which is why a part is
-asked for by its place and the whole is not needed.
+Each process sends the parts of its own devices, and nobody asks the others. To fetch a value whose parts are not all in
+each process is a collective: all processes must do it, in the same order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from tfdist._compat.tensorflow_dtensor import wait_for_devices
 from tfdist.layouts.mesh_axes import Spec
+from tfdist.parallel.meshes import is_whole_here, whole_here
 
 #: A part of a tensor: of each dimension, the indices of the whole.
 Part = tuple[slice, ...]
@@ -51,6 +53,25 @@ def to_mesh(value: Any, layout: dtensor.Layout) -> tf.Tensor:
     return from_parts(lambda parts: [value[part] if part else value for part in parts], layout, value.shape)
 
 
+def rows_to_mesh(value: Any, layout: dtensor.Layout, rows: int) -> tf.Tensor:
+    """A tensor of so many rows on the mesh, from those of this process' devices alone.
+
+    Args:
+        value: has them in its first dimension, in order.
+        layout: of the whole.
+        rows: of the whole.
+    """
+    with tf.device("CPU:0"):
+        value = tf.convert_to_tensor(value)
+    shape = [rows, *value.shape[1:]]
+    first = min(part[0].start for part in parts_of(layout, shape))
+
+    def make(parts: list[Part]) -> list[Any]:
+        return [value[slice(part[0].start - first, part[0].stop - first), ...] for part in parts]
+
+    return from_parts(make, layout, shape)
+
+
 def from_parts(make: Callable[[list[Part]], list[Any]], layout: dtensor.Layout, shape: Any) -> tf.Tensor:
     """A tensor on the mesh; its parts are made at once, equal ones once.
 
@@ -68,8 +89,17 @@ def from_parts(make: Callable[[list[Part]], list[Any]], layout: dtensor.Layout, 
 
 
 def to_host(value: tf.Tensor) -> np.ndarray:
-    """A tensor of the mesh as an array; of any layout, and without a copy of the whole on any device."""
-    layout, components = dtensor.fetch_layout(value), dtensor.unpack(value)
+    """A tensor of the mesh as an array; of any layout.
+
+    Where a process has not all parts this is a collective, which gathers them on its devices, and all processes must
+    call it. Else no device ever has more than its part.
+    """
+    layout = dtensor.fetch_layout(value)
+    if not is_whole_here(layout):
+        layout = whole_here(layout)
+        value = dtensor.relayout(value, layout)
+    wait_for_devices()
+    components = dtensor.unpack(value)
     if layout.is_fully_replicated():
         return components[0].numpy()
     whole = np.empty(value.shape.as_list(), value.dtype.as_numpy_dtype)

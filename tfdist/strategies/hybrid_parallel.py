@@ -1,6 +1,8 @@
 """HybridParallelStrategy: models that are split over a mesh of devices, by tensor, by FSDP and by rows of the batch.
 
-The way of one batch: parallel/batches.py splits its rows over the batch axis of the mesh; Keras' train step is traced
+The devices are those of one process or of several, of which each runs the same program (strategies/mesh_processes.py).
+
+The way of one batch: parallel/reading.py splits its rows over the batch axis of the mesh; Keras' train step is traced
 once, for the whole batch and whole variables, and DTensor makes of it what each device does and what they exchange;
 gradients are brought into the layout in which their variables are kept, so that clipping, the finite check and the
 update see global gradients, each device its part of them (strategies/hybrid_parallel_steps.py).
@@ -17,10 +19,13 @@ from tensorflow.experimental import dtensor
 
 from tfdist import _compat
 from tfdist._compat import hooks
+from tfdist._compat import tensorflow as tf_compat
 from tfdist._compat.keras_optimizers import accumulation_of, build_if_needed, gradient_accumulation_steps
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.tensorflow_dtensor import MeshExtended, switch_off_combining
 from tfdist._compat.tensorflow_dtensor_variables import as_kept
+from tfdist.cluster import Cluster, resolve
+from tfdist.data.sharding import ShardOptions, share_as
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.layouts.automatic import AutomaticRules
 from tfdist.layouts.devices import mesh_devices
@@ -29,26 +34,37 @@ from tfdist.layouts.mesh_axes import mesh_axes
 from tfdist.layouts.placement import Placements
 from tfdist.layouts.rules import LayoutMap, LayoutRules
 from tfdist.log import logger
-from tfdist.parallel.batches import Batches, MeshDataset
+from tfdist.parallel import reading
+from tfdist.parallel.batches import Batches
 from tfdist.parallel.gradients import dense, in_layouts_of
 from tfdist.parallel.layers import treat_layers
+from tfdist.parallel.meshes import make_mesh, share_of_batches
 from tfdist.parallel.parts import MeshParts
 from tfdist.parallel.report import memory_report
 from tfdist.parallel.variables import VariableMaker, slots_of
 from tfdist.strategies.accumulating import AccumulatingStrategy
+from tfdist.strategies.agreement import data_facts, model_facts
 from tfdist.strategies.checks import refuse_foreign_optimizer
 from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
+from tfdist.strategies.mesh_processes import TimeOuts, connect, place_in
+from tfdist.strategies.mesh_values import check_equal_parts, held_on_host
+from tfdist.strategies.start_up import as_cluster
 from tfdist.strategies.step_report import step_report
+from tfdist.strategies.workers import Workers
 
 #: How many of a model's variables a warning names.
 _PATHS = 20
 
 
-class HybridParallelStrategy(AccumulatingStrategy, hooks.KerasHooks, tf.distribute.Strategy):
+class HybridParallelStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, tf.distribute.Strategy):
     """Tensor parallelism, FSDP and data parallelism on one mesh of devices, for unmodified Keras 3 models.
 
     It is one program that sees whole batches and whole variables, so `num_replicas_in_sync` is 1 and `batch_size` is
     the global one. Weights, losses and metrics are those of one device, to float rounding.
+
+    In a job of several workers (`tfdist launch`, or TF_CONFIG set by the scheduler) each runs the same script, and the
+    mesh is over the devices of all of them, worker by worker. Whoever reads a variable that has parts on other workers
+    does so together with them: `get_weights` and `save` are to be called on every worker, and the chief writes.
 
     Args:
         mesh: sizes of the named axes, such as `{"batch": 2, "model": 4}`, in the order in which devices fill it, the
@@ -59,14 +75,21 @@ class HybridParallelStrategy(AccumulatingStrategy, hooks.KerasHooks, tf.distribu
             parallelism alone, or FSDP.
         zero_stage: 0; 1 to split the slots of optimizers over the batch axis as well; 3 to split parameters too, which
             are then gathered as layers use them (FSDP; Rajbhandari et al., "ZeRO", 2020).
-        devices: such as `["GPU:0", "GPU:1"]`; None for the GPUs, or the logical CPUs where there are none.
+        devices: such as `["GPU:0", "GPU:1"]`, of this process, or of all workers in their order; None for the GPUs, or
+            the logical CPUs where there are none.
         batch_axis: the axis of the mesh over which the rows of a batch are split.
         gradient_accumulation_steps: batches (micro-batches) to an optimizer step, a function of optimizer steps that
             gives them, or `tfdist.gradients.AccumulationOptions`. Sums of gradients are laid out as slots.
+        cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
+        peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds: as in
+            `MultiWorkerMirroredStrategy`.
 
     Raises:
         ValueError: too few devices for the mesh, a layout with an unknown axis, a stage that isn't there, or batches
             that are to be cut.
+        ClusterError: the cluster's description is wrong, this task's port is taken, or a worker doesn't come.
+        WorkersDisagreeError: workers have another mesh, other layouts, versions or another script.
+        RuntimeError: there are several workers, and TensorFlow has run operations before.
 
     Example:
 
@@ -88,19 +111,58 @@ class HybridParallelStrategy(AccumulatingStrategy, hooks.KerasHooks, tf.distribu
         devices: Sequence[str] | None = None,
         batch_axis: str = "batch",
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
+        peer_timeout_seconds: float = 900.0,
+        heartbeat_timeout_seconds: float = 30.0,
+        start_timeout_seconds: float = 600.0,
+        stall_seconds: float = 60.0,
     ) -> None:
         self._init_accumulation(gradient_accumulation_steps)
+        seconds = TimeOuts(peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds)
         self.mesh_axes = mesh_axes(mesh, batch_axis)
         is_automatic = isinstance(layout_map, str) and layout_map == "auto"
         self._rules = AutomaticRules(self.mesh_axes) if is_automatic else LayoutRules(layout_map, self.mesh_axes)
         self._placements = Placements(self.mesh_axes, self._rules, zero_stage)
-        names = mesh_devices(devices, self.mesh_axes)
+        place = as_cluster(resolve() if cluster is None else cluster)
+        names = mesh_devices(devices, self.mesh_axes, *place_in(place))
         switch_off_combining()
         _compat.install()
-        self.mesh = dtensor.create_mesh(list(self.mesh_axes.sizes.items()), devices=names)
+        facts = self._facts(names)
+        self._processes = connect(place, names[0].partition(":")[0], facts, seconds)
+        self.peers = self._processes.peers
+        self.mesh = make_mesh(self.mesh_axes, names, job=self._processes.job, index=self._processes.index)
         self._variables = VariableMaker(self.mesh, self._placements)
         self._batches = Batches(self.mesh, self.mesh_axes)
         super().__init__(MeshExtended(self, tuple(names)))
+        self._init_workers(peer_timeout_seconds)
+        # Workers that meet for the first time have compared them already.
+        self.agree("HybridParallelStrategy()", facts)
+        if self.num_workers > 1:
+            share_as(self.share)
+
+    def _facts(self, names: list[str]) -> dict[str, str]:
+        return {
+            "mesh": str(self.mesh_axes.sizes),
+            "axis of the mesh that splits batches": self.mesh_axes.batch_axis,
+            "layouts": str(self._rules),
+            "ZeRO stage": str(self.zero_stage),
+            "kind and number of devices": f"{len(names)} {names[0].partition(':')[0]}s",
+        }
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that share the mesh."""
+        return self._processes.count
+
+    @property
+    def worker_index(self) -> int:
+        """This process among them, the chief is 0."""
+        return self._processes.index
+
+    @property
+    def share(self) -> ShardOptions:
+        """Which rows of each batch this process' devices hold; the same on processes that hold the same."""
+        return share_of_batches(self.mesh_axes, self.mesh)
 
     @property
     def zero_stage(self) -> int:
@@ -133,12 +195,23 @@ class HybridParallelStrategy(AccumulatingStrategy, hooks.KerasHooks, tf.distribu
         return self._variables.make(initial_value, like, options)
 
     def distribute(self, dataset: tf.data.Dataset) -> Any:
-        """Global batches on the mesh."""
-        return MeshDataset(dataset, self._batches) if isinstance(dataset, tf.data.Dataset) else dataset
+        """Batches on the mesh; each process reads the rows of its own devices."""
+        if not isinstance(dataset, tf.data.Dataset):
+            return dataset
+        return reading.on_mesh(dataset, self._batches, self.share, processes=self.num_workers)
 
     def on_mesh(self, value: Any) -> Any:
         """A batch on the mesh; in a function it is there already."""
         return value if tf.inside_function() else self._batches.on_mesh(value)
+
+    def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
+        """As `tf.distribute.Strategy.run`, in the one replica."""
+        self.peers.note_own_loop()
+        return super().run(fn, args=args, kwargs=kwargs, options=options)
+
+    def run_keras_step(self, step: Callable[[Any], Any], batch: Any) -> Any:
+        """Call one of Keras' steps in the one replica."""
+        return super().run(step, args=(batch,))
 
     def reduce(self, reduce_op: Any, value: Any, axis: int | None = None) -> Any:
         """As `tf.distribute.Strategy.reduce`, of the one replica."""
@@ -183,17 +256,41 @@ class HybridParallelStrategy(AccumulatingStrategy, hooks.KerasHooks, tf.distribu
         """What tells a launcher of each step, and what accumulation needs."""
         return [*step_report(), *super().fit_callbacks(data, steps_per_epoch)]
 
+    def around_fit(self) -> contextlib.AbstractContextManager[None]:
+        """Errors of any operation in it are explained, such as those of reading metrics."""
+        return self.peers.explained()
+
+    def end_steps(self) -> None:
+        """The other workers must be here too."""
+        self.peers.end_round()
+
+    def saving(self, model: Any, path: str) -> contextlib.AbstractContextManager[None]:
+        """The chief writes; all gather for it what has parts on other workers."""
+        return held_on_host(self, model, path)
+
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work under this strategy.
 
         Raises:
             ValueError: XLA is asked for, or the optimizer was made elsewhere.
+            WorkersDisagreeError: workers are not about to do the same.
         """
         self._refuse_xla(model)
         refuse_foreign_optimizer(self, model)
+        if data is not None:
+            self.agree("fit" if data.training else "evaluate", {**data_facts(data), **self._model_facts(model)})
+
+    def check_before_predict(self, model: Any) -> None:
+        """Refuse a `predict` that other workers take no part in."""
+        self.agree("predict", self._model_facts(model))
+
+    def _model_facts(self, model: Any) -> dict[str, str]:
+        return {**model_facts(model, self._accumulation), "global seed": str(tf_compat.global_seed())}
 
     def check_before_steps(self, model: Any) -> None:
-        """Say which rules had no effect."""
+        """Refuse workers whose weights differ where they should not, and say which rules had no effect."""
+        if self.num_workers > 1:
+            check_equal_parts(self, model)
         paths = [variable.path for variable in model.trainable_variables]
         unused = self._rules.take_unused()
         if unused:

@@ -7,6 +7,7 @@ for each number that comes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,15 +46,17 @@ class MeshStepFunction:
         """Run one execution; raises StopIteration when the data is at its end."""
         if hooks.is_first_of_fit(self._model, "step"):
             self._strategy.check_before_steps(self._model)
-        batches, logs = iter(iterator), None
-        for count in range(self._steps):
+        batches, peers = iter(iterator), self._strategy.peers
+        with peers.explained():
             batch = next(batches, None)
-            if batch is None and count == 0:
-                raise StopIteration
-            if batch is None:
-                break
+        if batch is None:
+            peers.end_round()
+            raise StopIteration
+        with peers.execution():
             logs = self._step(batch)
-        return tf.nest.map_structure(fetched, logs)
+            for batch in itertools.islice(batches, self._steps - 1):
+                logs = self._step(batch)
+            return tf.nest.map_structure(fetched, logs)
 
 
 def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
@@ -61,7 +64,8 @@ def predict_function(strategy: Any, model: Any) -> Callable[[list[Any]], Any]:
     step = compiled(strategy, model, model.predict_step, whole=False)
 
     def predict(batches: list[Any]) -> Any:
-        outputs = [tf.nest.map_structure(fetched, step(batch)) for batch in batches]
+        with strategy.peers.execution():
+            outputs = [tf.nest.map_structure(fetched, step(batch)) for batch in batches]
         if len(outputs) == 1:
             return outputs[0]
         with tf.device("CPU:0"):
@@ -82,7 +86,7 @@ def compiled(strategy: Any, model: Any, step: Callable[[Any], Any], *, whole: bo
 
     @tf.autograph.experimental.do_not_convert
     def run(batch: Any) -> Any:
-        outputs = strategy.run(step, args=(batch,))
+        outputs = strategy.run_keras_step(step, batch)
         return tf.nest.map_structure(lambda value: on_all(strategy.mesh, value), outputs) if whole else outputs
 
     functions: dict[Any, Any] = {}

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import gc
-import itertools
 import json
-import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
-from tfdist._compat.tensorflow_coordination import is_configured
 from tfdist.cluster import Cluster, resolve
-from tfdist.cluster.address import Address
 from tfdist.cluster.micro_batches import micro_batches
-from tfdist.errors import WorkersDisagreeError
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
-from tfdist.strategies.agreement import compare, data_facts, model_facts, wait_for
+from tfdist.strategies.agreement import data_facts, model_facts
 from tfdist.strategies.equal_weights import check_equal_weights
 from tfdist.strategies.gathering import BytesGathering
-from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
-from tfdist.strategies.start_up import as_cluster, check_seconds, join
+from tfdist.strategies.start_up import as_cluster, check_seconds, peers_of_process
 from tfdist.strategies.synchronous import SynchronousStrategy
-
-_made = itertools.count()
-_peers: list[PeerWatch] = []
 
 #: How long a chief that saves in the middle of an accumulation waits for the others to save too.
 SAVE_TOGETHER_SECONDS = 60.0
@@ -94,7 +83,12 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         resolver, place = as_resolver(given), as_cluster(given)
         # An evaluator reads what the others write, and is none of them.
         if place.num_workers > 1 and place.worker_index is not None:
-            self.peers = _peers_of_process(place, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds)
+            self.peers = peers_of_process(
+                place,
+                heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+                start_timeout_seconds=start_timeout_seconds,
+                stall_seconds=stall_seconds,
+            )
         try:
             super().__init__(
                 cluster_resolver=resolver,
@@ -109,46 +103,19 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 "operation. Received: a strategy made after a tensor, dataset, model or optimizer. Make the strategy "
                 "first."
             ) from error
-        self._peer_timeout_seconds = peer_timeout_seconds
-        # Strategies are made in the same order on all workers, and so are the occasions on which workers meet.
-        self._room = f"tfdist/{next(_made)}"
-        self._occasion = 0
-        self._writes: collections.Counter[str] = collections.Counter()
-        if self.num_workers > 1:
-            self._share_seed()
+        self._init_workers(peer_timeout_seconds)
 
     def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
         """An elastic job may have its workers cut batches while they are few."""
         return dataclasses.replace(options, splits=options.splits * micro_batches())
 
-    def _wait_for(self, key: str, who: str, what: str) -> str:
-        with self.peers.explained():
-            return wait_for(key, who, what, self._peer_timeout_seconds, check=self.peers.check)
-
-    def _share_seed(self) -> None:
-        """Shuffles and initial values must be the same everywhere, so a seed that nobody set is the chief's."""
-        seed = tf_compat.global_seed()
-        key = f"{self._room}/seed"
-        if self.is_chief:
-            seed = random.SystemRandom().randrange(2**31) if seed is None else seed
-            tf_compat.publish(key, str(seed))
-        chiefs = int(self._wait_for(key, "the chief", "make its strategy"))
-        if tf_compat.global_seed() is None:
-            logger.info("no global seed was set: all workers use %d", chiefs)
-            keras.utils.set_random_seed(chiefs)
-
     # What Keras asks for, see _compat/hooks.py.
-
-    @property
-    def writes_files(self) -> bool:
-        """True on the chief."""
-        return self.is_chief
 
     def check_before_build(self, model: Any, data: hooks.DataSummary | None) -> None:
         """Refuse what can't work, and workers that are not about to do the same."""
         super().check_before_build(model, data)
         if data is not None:
-            self._compare("fit" if data.training else "evaluate", {**data_facts(data), **self._model_facts(model)})
+            self.agree("fit" if data.training else "evaluate", {**data_facts(data), **self._model_facts(model)})
 
     def check_before_steps(self, model: Any) -> None:
         """Refuse workers whose weights differ, which callbacks may have loaded."""
@@ -158,61 +125,12 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def check_before_predict(self, model: Any) -> None:
         """Refuse a `predict` that other workers take no part in."""
-        self._compare("predict", self._model_facts(model))
+        self.agree("predict", self._model_facts(model))
 
     def _model_facts(self, model: Any) -> dict[str, str]:
         return model_facts(model, self.options_of(model.optimizer))
 
-    def _compare(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
-        if self.num_workers == 1:
-            return
-        self._occasion += 1
-        self._writes.clear()
-        with self.peers.explained():
-            compare(
-                occasion,
-                {"call": occasion, **facts},
-                room=f"{self._room}/{self._occasion}",
-                worker=self.worker_index,
-                workers=self.num_workers,
-                timeout_seconds=self._peer_timeout_seconds,
-                names=names,
-                check=self.peers.check,
-            )
-
     # What all workers do together at a boundary between steps.
-
-    def agree(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
-        """Compare the facts of all workers."""
-        self._compare(occasion, facts, names)
-
-    def from_chief(self, name: str, make: Callable[[], str]) -> str:
-        """Through the cluster's key-value store."""
-        if self.num_workers == 1:
-            return make()
-        self._writes[name] += 1
-        key = self._write_key(name)
-        if not self.is_chief:
-            kind, _, text = self._wait_for(key, "the chief", f"say {name}").partition(":")
-            if kind == "failed":
-                raise WorkersDisagreeError(f"The chief could not say {name}: {text}")
-            return text
-        try:
-            text = make()
-        except BaseException as error:
-            tf_compat.publish(key, f"failed:{type(error).__name__}: {error}")
-            raise
-        tf_compat.publish(key, f"made:{text}")
-        return text
-
-    @property
-    def peer_timeout_seconds(self) -> float:
-        """How long a worker waits for another to reach the same call."""
-        return self._peer_timeout_seconds
-
-    def shared_key(self, name: str) -> str:
-        """A key of the cluster's key-value store, the same on all workers, that is new since they last met."""
-        return f"{self._room}/{self._occasion}/{name}"
 
     def gather_bytes(self, payload: bytes) -> list[bytes]:
         """By a collective of the workers' first replicas."""
@@ -282,46 +200,18 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""
-        self._writes[path] += 1
         self._release_sums()
-        if self.num_workers > 1:
-            tf_compat.publish(self._write_key(path), error)
+        super().chief_wrote(path, error)
 
     def wait_for_chief(self, path: str) -> None:
         """Return when the chief has written `path`."""
-        self._writes[path] += 1
         self.before_write(path)
         self._release_sums()
-        error = self._wait_for(self._write_key(path), "the chief", f"write {path}")
-        if error:
-            raise WorkersDisagreeError(f"The chief could not write {path}: {error}")
+        super().wait_for_chief(path)
 
     def _release_sums(self) -> None:
         for accumulation in self.pending_accumulations:
             accumulation.release_sums()
-
-    def _write_key(self, path: str) -> str:
-        # Counted from the last time that all workers met, so that what only the chief saved before doesn't count.
-        return f"{self._room}/{self._occasion}/wrote/{path}/{self._writes[path]}"
-
-
-def _peers_of_process(
-    cluster: Cluster, heartbeat_timeout_seconds: float, start_timeout_seconds: float, stall_seconds: float
-) -> PeerWatch | NobodyElse:
-    """A process meets the others once, whatever strategies it makes."""
-    if not _peers:
-        if is_configured():
-            return NobodyElse()  # the user has connected the workers
-        index, host = cluster.worker_index or 0, Address.parse(cluster.address).host
-        peers = PeerWatch(index, cluster.num_workers, host, stall_seconds=stall_seconds)
-        join(
-            cluster,
-            peers,
-            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-            start_timeout_seconds=start_timeout_seconds,
-        )
-        _peers.append(peers)
-    return _peers[0]
 
 
 def as_resolver(

@@ -6,23 +6,26 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from tfdist._compat.tensorflow_coordination import configure_coordination
+from tfdist._compat.tensorflow_coordination import configure_coordination, is_configured
 from tfdist.cluster import Cluster, Task
+from tfdist.cluster.address import Address
 from tfdist.cluster.rendezvous import Card, check_own_port, meet
 from tfdist.log import logger
-from tfdist.strategies.peer_watch import PeerWatch
+from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
 
 #: TensorFlow takes up to one and a half times its time-out to notice, and ending some seconds more. Its own is 10 s.
 _SILENT_SHARE = 0.3
 #: Clocks that are kept by NTP are milliseconds apart.
 _CLOCKS_APART_SECONDS = 10.0
+
+_peers: list[PeerWatch] = []
 
 
 def as_cluster(cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver) -> Cluster:
@@ -49,29 +52,49 @@ def check_seconds(**seconds: float) -> None:
             raise ValueError(f"Expected: a number of seconds above 0. Received: {name}={value!r}.")
 
 
-def join(cluster: Cluster, peers: PeerWatch, *, heartbeat_timeout_seconds: float, start_timeout_seconds: float) -> None:
-    """Return when all workers are here and alike, and TensorFlow can connect them.
+def peers_of_process(
+    cluster: Cluster,
+    *,
+    heartbeat_timeout_seconds: float,
+    start_timeout_seconds: float,
+    stall_seconds: float,
+    facts: Mapping[str, str] | None = None,
+    jobs: Mapping[str, Sequence[str]] | None = None,
+) -> PeerWatch | NobodyElse:
+    """A process meets the others once, whatever strategies it makes.
+
+    Returns when all workers are here and alike, and TensorFlow can connect them.
 
     Args:
         cluster: as this task sees it.
-        peers: is connected to the others'.
         heartbeat_timeout_seconds: how long until a worker that is silent has ended the others.
         start_timeout_seconds: how long to wait for the others.
+        stall_seconds: how long a step takes at least before the log says who is waited for.
+        facts: what else must be the same on all of them.
+        jobs: what TensorFlow is to take the cluster for; the cluster's own by default.
 
     Raises:
         ClusterError: this task can't listen, or others don't come in time; names them.
-        WorkersDisagreeError: workers have other versions, or run another script.
+        WorkersDisagreeError: workers have other versions, run another script, or have other facts.
     """
+    if _peers:
+        return _peers[0]
+    if is_configured():
+        return NobodyElse()  # the user has connected the workers
+    index, host = cluster.worker_index or 0, Address.parse(cluster.address).host
+    peers = PeerWatch(index, cluster.num_workers, host, stall_seconds=stall_seconds)
     check_own_port(cluster)
-    card = Card(facts_of_start(cluster), peers.address)
+    card = Card({**facts_of_start(cluster), **(facts or {})}, peers.address)
     meeting = meet(cluster, card, timeout_seconds=start_timeout_seconds, say=logger.warning)
     _say_clocks(meeting.clocks_ahead_seconds)
     peers.connect(meeting.peer_addresses, meeting.token)
     configure_coordination(
-        cluster.jobs,
+        cluster.jobs if jobs is None else jobs,
         heartbeat_timeout_seconds=heartbeat_timeout_seconds * _SILENT_SHARE,
         start_timeout_seconds=start_timeout_seconds,
     )
+    _peers.append(peers)
+    return peers
 
 
 def facts_of_start(cluster: Cluster) -> dict[str, str]:

@@ -9,7 +9,7 @@ global gradients; metric variables are summed and the logs computed from the sum
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -27,8 +27,8 @@ from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
 from tfdist.strategies.logs import Values
 from tfdist.strategies.micro_batches import MicroBatch, each_micro_batch
-from tfdist.strategies.peer_watch import NobodyElse, PeerWatch
 from tfdist.strategies.step_report import step_report
+from tfdist.strategies.workers import Workers
 
 if TYPE_CHECKING:
     # A mixin: what it calls on `super()` is the tf.distribute strategy beside it.
@@ -39,11 +39,8 @@ else:
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 
-class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
+class SynchronousStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, _Strategy):
     """Mixin in front of a tf.distribute strategy whose replicas train in step."""
-
-    #: Watches the other workers, as far as there are any.
-    peers: PeerWatch | NobodyElse = NobodyElse()
 
     def __init__(self, *args: Any, gradient_accumulation_steps: Steps | AccumulationOptions = 1, **kwargs: Any) -> None:
         self._init_accumulation(gradient_accumulation_steps)
@@ -61,67 +58,10 @@ class SynchronousStrategy(AccumulatingStrategy, hooks.KerasHooks, _Strategy):
         """This process among them, the chief is 0."""
         return tf_compat.worker_index(self)
 
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process writes checkpoints, models and logs."""
-        return self.worker_index == 0
-
-    def on_chief(self, task: Callable[[], Any], *, name: str) -> None:
-        """Does something once for all workers, such as writing files that they then read.
-
-        Args:
-            task: What to do; called on the chief, while the others wait.
-            name: Of the task; the same on all workers.
-
-        Raises:
-            RuntimeError: On the others, if the task failed on the chief, or took longer than `peer_timeout_seconds`.
-
-        Example:
-            >>> strategy.on_chief(lambda: tfdist.data.write_tfrecords(rows, pattern, num_shards=8), name=pattern)
-        """
-        if not self.is_chief:
-            self.wait_for_chief(name)
-            return
-        try:
-            task()
-        except BaseException as error:
-            self.chief_wrote(name, error=f"{type(error).__name__}: {error}")
-            raise
-        self.chief_wrote(name)
-
-    def agree(self, occasion: str, facts: Mapping[str, str], names: Mapping[str, str] | None = None) -> None:
-        """Returns when all workers are about to do the same.
-
-        Args:
-            occasion: What it is, for messages.
-            facts: What must be equal on all of them.
-            names: What messages call the facts, where that may differ from worker to worker.
-
-        Raises:
-            WorkersDisagreeError: If they aren't, or a worker doesn't come.
-        """
-
     def equal_variables(self, model: Any) -> list[Any]:
         """What is equal on all replicas between two steps: a built model's weights and its optimizer's variables."""
         optimizer = model.optimizer
         return [*model.weights, *(optimizer.variables if optimizer is not None else [])]
-
-    def from_chief(self, name: str, make: Callable[[], str]) -> str:
-        """What the chief has made, on all workers.
-
-        Args:
-            name: Of the text; the same on all workers.
-            make: Called on the chief, while the others wait.
-
-        Raises:
-            WorkersDisagreeError: On the others, if that failed on the chief, or took longer than
-                `peer_timeout_seconds`.
-        """
-        return make()
-
-    def gather_bytes(self, payload: bytes) -> list[bytes]:
-        """Every worker's payload, in the order of workers, on every worker."""
-        return [payload]
 
     def run(self, fn: Callable[..., Any], args: Any = (), kwargs: Any = None, options: Any = None) -> Any:
         """As `tf.distribute.Strategy.run`; Keras losses called in `fn` add up over replicas to the global mean."""
