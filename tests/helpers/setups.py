@@ -23,9 +23,10 @@ WORKERS = {
     "parameter_server2": 0,
     "hybrid": 0,
     "hybrid_data": 0,
+    "hybrid_workers2": 2,
 }
 
-#: Meshes of four logical CPUs: tensors and FSDP together, and data parallelism alone.
+#: Meshes of four logical CPUs: tensors and FSDP together, data parallelism alone, and with tensors split over processes.
 HYBRID: dict[str, dict[str, Any]] = {
     "hybrid": {
         "mesh": {"batch": 2, "model": 2},
@@ -33,6 +34,11 @@ HYBRID: dict[str, dict[str, Any]] = {
         "zero_stage": 3,
     },
     "hybrid_data": {"mesh": {"batch": 4}},
+    "hybrid_workers2": {
+        "mesh": {"model": 2, "batch": 2},
+        "layout_map": {r".*dense[_0-9]*/kernel": (None, "model"), r".*embeddings": (None, "model")},
+        "zero_stage": 3,
+    },
 }
 
 _servers = contextlib.ExitStack()
@@ -63,7 +69,7 @@ class Setup:
             return cls(strategy, name)
 
         if name in HYBRID:
-            _cut_cpu(4)
+            _cut_cpu(4 // max(WORKERS[name], 1))
             return cls(tfdist.HybridParallelStrategy(**HYBRID[name]), name)
 
         family = tf.distribute if stock else tfdist

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
+from tfdist._compat.tensorflow_dtensor import wait_for_devices
 from tfdist._compat.tensorflow_dtensor_variables import MeshVariable, as_kept
 from tfdist.parallel.transfer import Part, from_parts, parts_of
 
@@ -28,7 +29,9 @@ class MeshParts:
         layout = variable.layout
         others = [axis for axis in layout.mesh.dim_names if axis not in layout.sharding_specs]
         with as_kept():
-            components = dtensor.unpack(variable.read_value())
+            value = variable.read_value()
+        wait_for_devices()
+        components = dtensor.unpack(value)
         found = []
         with tf.device("CPU:0"):
             places = zip(
