@@ -17,8 +17,8 @@ class MeshParts:
     """What a checkpoint asks of variables on a mesh, see checkpoint/shards.py."""
 
     def of(self, variable: Any) -> MeshVariable | None:
-        """The variable on the mesh behind Keras' one; None for what is none."""
-        value = getattr(variable, "value", variable)
+        """A variable on the mesh, or the one behind Keras'; None for what is none."""
+        value = variable if isinstance(variable, MeshVariable) else getattr(variable, "value", None)
         return value if isinstance(value, MeshVariable) else None
 
     def written_here(self, variable: MeshVariable) -> list[tuple[Part, tf.Tensor]]:

@@ -48,7 +48,7 @@ def scaled() -> keras.Optimizer:
 
 def above(gradients: list[tf.Tensor]) -> tf.Tensor:
     """Some of the updates."""
-    return tf.linalg.global_norm(gradients) > 0.9
+    return tf.linalg.global_norm(gradients) > 1.2
 
 
 #: Model, optimizer, options, and what compile and fit are given.
