@@ -26,7 +26,7 @@ WORKERS = {
     "hybrid_workers2": 2,
 }
 
-#: Meshes of four logical CPUs: tensors and FSDP together, data parallelism alone, and with tensors split over processes.
+#: Meshes of four logical CPUs: tensors and FSDP together, data parallelism alone, and tensors split over two processes.
 HYBRID: dict[str, dict[str, Any]] = {
     "hybrid": {
         "mesh": {"batch": 2, "model": 2},

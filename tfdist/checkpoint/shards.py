@@ -240,6 +240,9 @@ class Source:
 
     Args:
         folder: of the checkpoint.
+
+    Raises:
+        ValueError: its index names more than its files hold, whoever wrote it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -247,6 +250,10 @@ class Source:
         reader = tf.train.load_checkpoint(self._prefix)
         self.shapes = {place: tuple(shape) for place, shape in reader.get_variable_to_shape_map().items()}
         self._dtypes = reader.get_variable_to_dtype_map()
+        named = sum(math.prod(shape) * self._dtypes[place].size for place, shape in self.shapes.items())
+        held = sum(one.stat().st_size for one in folder.glob(f"{PREFIX}.data-*"))
+        if named > held:
+            raise ValueError(f"expected: tensors of at most the {held} bytes that there are. Received: {named} bytes")
 
     def read(self, place: str, parts: list[Part]) -> list[tf.Tensor]:
         """Parts of a tensor; reads the blocks that they meet."""
