@@ -19,6 +19,7 @@ A file of a process that was killed, or can't write, is waited for as long as fi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -216,9 +217,7 @@ def _heard(folder: Path, worker: int, over: threading.Event) -> Any:
     path, size, deadline = folder / f"part-{worker}.json", -1, 0.0
     while not path.exists():
         now = time.monotonic()
-        # Another machine's files are seen late, and folders with files that come and go can't always be added up.
-        found = sum(one.stat().st_size for one in folder.iterdir() if one.exists())
-        if found != size:
+        if (found := _size_of(folder)) != size:
             size, deadline = found, now + _PATIENCE_SECONDS
         if now > deadline or over.wait(0.05):
             raise CheckpointError(
@@ -233,6 +232,15 @@ def _heard(folder: Path, worker: int, over: threading.Event) -> Any:
             f"Received: {said['error']}."
         )
     return said["data"]
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of its files; they come and go while TensorFlow writes."""
+    size = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            size += path.stat().st_size
+    return size
 
 
 class Source:
