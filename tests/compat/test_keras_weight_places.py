@@ -10,6 +10,7 @@ import pytest
 
 from tests.compat.canary import Canary
 from tests.helpers.setups import features, labels, weights
+from tfdist import _compat
 
 pytestmark = pytest.mark.unit
 canary = Canary("keras_weight_places")
@@ -17,6 +18,7 @@ canary = Canary("keras_weight_places")
 
 @pytest.fixture
 def model() -> keras.Model:
+    _compat.install()  # optimizers give variables then
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [keras.Input((6,)), keras.layers.Dense(8, dtype="bfloat16"), keras.layers.BatchNormalization()]

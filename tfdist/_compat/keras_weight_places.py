@@ -70,12 +70,19 @@ class ValuesInParts:
 
     are_in_parts: bool
 
+    def keys(self) -> Any:
+        """Names that the file has."""
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> Any:
+        raise NotImplementedError
+
     def expect(self, name: str, variable: Any) -> None:
         """A value is to be in the layout of a variable, which has only now been made."""
         raise NotImplementedError
 
 
-class _Entry(ValuesInParts, Mapping[str, Any]):
+class _Entry(Mapping[str, Any], ValuesInParts):
     def __init__(self, path: str, names: list[str], value: Callable[[str], Any], expected: Expected) -> None:
         self._path, self._names, self._value, self._expected = path, names, value, expected
         self.are_in_parts = expected is not None
@@ -110,7 +117,7 @@ class _Values(NpzIOStore):
         return _Entry(path, self._names.get(path, []), self._value, self._expected)
 
 
-class _H5Values(ValuesInParts, H5IOStore):
+class _H5Values(H5IOStore, ValuesInParts):
     are_in_parts = True
 
     def __init__(self, path: str, in_parts: Mapping[str, Any], value: ValueFor, expected: Expected) -> None:
@@ -129,7 +136,8 @@ class _H5Values(ValuesInParts, H5IOStore):
         is_bfloat16 = dataset.attrs.get("dtype") == "bfloat16"
 
         def read(parts: list[Any]) -> list[np.ndarray]:
-            return [np.array(dataset[part], ml_dtypes.bfloat16 if is_bfloat16 else None) for part in parts]
+            arrays = [np.asarray(dataset[part]) for part in parts]
+            return [array.view(ml_dtypes.bfloat16) for array in arrays] if is_bfloat16 else arrays
 
         return self._value(place, tuple(dataset.shape), read)
 

@@ -261,8 +261,8 @@ class GradientAccumulation:
     def _reduced_sums(self) -> tuple[np.ndarray, Sums]:
         slots = sorted(self.state.slots.items())
         if self._is_on_mesh:
-            sums = {index: [variable.numpy() for variable in slot.variables] for index, slot in slots}
-            return np.asarray(self.state.weight.numpy()), sums
+            arrays = {index: [variable.numpy() for variable in slot.variables] for index, slot in slots}
+            return np.asarray(self.state.weight.numpy()), arrays
 
         def in_replica() -> list[Any]:
             return sum_over_replicas([self.state.weight.read_value(), *(slot.read() for _, slot in slots)])
