@@ -19,7 +19,7 @@ _STRATEGIES = {
     "ParameterServerStrategy": "tfdist.strategies.parameter_server",
     "PipelineStages": "tfdist.strategies.pipeline_stages",
 }
-_MODULES = ("callbacks", "cluster", "data", "gradients", "launch", "layouts", "updates")
+_MODULES = ("callbacks", "checkpoint", "cluster", "data", "gradients", "launch", "layouts", "updates")
 
 __all__ = [
     "HybridParallelStrategy",
@@ -30,6 +30,7 @@ __all__ = [
     "ParameterServerStrategy",
     "PipelineStages",
     "callbacks",
+    "checkpoint",
     "cluster",
     "data",
     "gradients",

@@ -26,7 +26,7 @@ WORKERS = {
     "hybrid_workers2": 2,
 }
 
-#: Meshes of four logical CPUs: tensors and FSDP together, data parallelism alone, and tensors between two processes.
+#: Meshes of four logical CPUs: tensors and FSDP together, data parallelism alone, and tensors split over two processes.
 HYBRID: dict[str, dict[str, Any]] = {
     "hybrid": {
         "mesh": {"batch": 2, "model": 2},
@@ -37,6 +37,7 @@ HYBRID: dict[str, dict[str, Any]] = {
     "hybrid_workers2": {
         "mesh": {"model": 2, "batch": 2},
         "layout_map": {r".*dense[_0-9]*/kernel": (None, "model"), r".*embeddings": (None, "model")},
+        "zero_stage": 3,
     },
 }
 

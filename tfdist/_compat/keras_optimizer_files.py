@@ -6,6 +6,8 @@ Here: the optimizer has no such accumulators and counts optimizer steps (see ker
 with zeros in the accumulators' places and K times the steps, so that plain Keras goes on after the last optimizer
 step; what tfdist has accumulated since then is kept beside it (gradients/accumulators.py).
 Seen in Keras 3.15.1. Can go when Keras' accumulation is exact.
+
+An optimizer gives arrays; to a store that takes variables it gives these, see keras_weight_places.py.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import tensorflow as tf
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from tfdist._compat.keras_optimizers import counts_updates, parts_of
+from tfdist._compat.keras_weight_places import VariableEntry
 from tfdist.log import logger
 
 _save, _load = BaseOptimizer.save_own_variables, BaseOptimizer.load_own_variables
@@ -33,6 +36,9 @@ def install() -> None:
 @functools.wraps(_save)
 def save_own_variables(self: Any, store: Any) -> None:
     """Upstream's, in upstream's layout."""
+    if isinstance(store, VariableEntry):
+        store.update({str(place): variable for place, variable in enumerate(self.variables)})
+        return None
     if not _accumulating_parts(self):
         return _save(self, store)
     factors = {id(part._iterations): part.gradient_accumulation_steps for part in _accumulating_parts(self)}

@@ -81,7 +81,10 @@ def _handler(optimizer: Any) -> hooks.GradientHandler | None:
         return None
     if is_inside(optimizer):
         return None
-    return accumulation_of(optimizer) or hooks.active_strategy()
+    strategy = hooks.active_strategy()
+    if strategy is not None and strategy.splits_operations:
+        return strategy  # which lays out what is to be added up
+    return accumulation_of(optimizer) or strategy
 
 
 def is_inside(optimizer: Any) -> bool:

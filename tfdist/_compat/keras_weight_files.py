@@ -88,13 +88,18 @@ def copy_weights(model: Any, kept: WeightCopies | None = None) -> WeightCopies:
         kept: see `WeightCopies`.
     """
     copies = WeightCopies(kept)
+    walk(model, copies)
+    return copies
 
-    def walk() -> None:
+
+def walk(model: Any, store: Any) -> None:
+    """Give a store of Keras' kind all that `model.save_weights` would write."""
+
+    def walk_outside() -> None:
         for kind, names in _left_out.items():
             global_state.set_global_attribute(f"{_LOOKED_UP_AS}{kind}", names)
-        _save_state(model, weights_store=copies, assets_store=None, inner_path="", visited_saveables=set())
+        _save_state(model, weights_store=store, assets_store=None, inner_path="", visited_saveables=set())
         found = {kind: global_state.get_global_attribute(f"{_KEPT_AS}{kind}") for kind in _KINDS}
         _left_out.update({kind: names for kind, names in found.items() if names is not None})
 
-    outside_scope(walk)
-    return copies
+    outside_scope(walk_outside)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import threading
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -24,12 +26,12 @@ from tfdist._compat.keras_trainer import build_if_needed
 from tfdist._compat.keras_weight_files import WeightCopies, copy_weights
 from tfdist.checkpoint.background import BackgroundWriter
 from tfdist.checkpoint.callback_states import CallbackStates
-from tfdist.checkpoint.files import CheckpointFiles
+from tfdist.checkpoint.files import CheckpointFiles, Entry
 from tfdist.checkpoint.plain_values import from_json, to_json
 from tfdist.checkpoint.preemption import Preemption, make_preemption
 from tfdist.checkpoint.schedules import make_schedules
+from tfdist.checkpoint.shards import Parts, merge, pieces_of, write_part
 from tfdist.checkpoint.state import (
-    WEIGHTS,
     Content,
     capture_own,
     capture_seeds,
@@ -43,6 +45,7 @@ from tfdist.errors import CheckpointError
 from tfdist.gradients.checkpoint_state import from_bytes, to_bytes
 from tfdist.log import logger
 from tfdist.strategies.fit_position import fit_position
+from tfdist.strategies.hybrid_parallel import HybridParallelStrategy
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 #: How long the other workers look for what the chief has found on the shared disk.
@@ -52,6 +55,11 @@ _SEEN_LATE_SECONDS = 120.0
 @functools.cache
 def _versions() -> dict[str, str]:
     return {package: version(package) for package in ("tfdist", "keras", "tensorflow")}
+
+
+def _put_together(content: Content, own: list[bytes]) -> None:
+    for worker, payload in enumerate(own):
+        content.arrays.update({f"worker{worker}/{key}": one for key, one in from_bytes(payload).items()})
 
 
 @dataclasses.dataclass
@@ -76,7 +84,8 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
     epoch and in the data, the history and what other callbacks have learnt. `fit` calls it after all other callbacks,
     wherever it stands among them. When a `fit` begins, it goes on from the newest whole checkpoint in the directory,
     or begins anew if there is none; one directory is for one training. Under a strategy of several workers every worker
-    has the callback, the chief writes, and all see the directory. docs/checkpoints.md says what is exact.
+    has the callback, the chief writes, and all see the directory. Under `HybridParallelStrategy` each process writes
+    the parts of variables that its devices hold. docs/checkpoints.md says what is exact.
 
     Args:
         directory: of this training's checkpoints, on a disk that all workers see.
@@ -90,7 +99,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
 
     Raises:
         ValueError: an option isn't what it should be, or the model is under a strategy that isn't a synchronous one of
-            tfdist.
+            tfdist, or `HybridParallelStrategy`.
         CheckpointError: the directory can't be written, or holds checkpoints of another model.
         SystemExit: SIGTERM came, and all is saved.
 
@@ -127,6 +136,9 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         self._place, self._is_due = _Place(), False
         self._resume: tuple[str, Content] | None = None
         self._copies: WeightCopies | None = None
+        self._parts: Parts | None = None
+        #: Set when a `fit` is over, so that no thread waits for other processes any more.
+        self._is_over = threading.Event()
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """Positions in TFRecord data are known for models without a strategy too."""
@@ -137,6 +149,8 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Behind all others, whose `on_train_begin` may reset what is restored here."""
         self._workers = self._workers_of_model()
+        self._parts = getattr(self.model.distribute_strategy, "variable_parts", None)
+        self._is_over = threading.Event()
         self._place, self._is_due, self._resume = _Place(), False, None
         build_if_needed(self.model, hooks.epoch_iterator_of(self.model))
         if not self.model.built:
@@ -159,6 +173,8 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         strategy = self.model.distribute_strategy
         if isinstance(strategy, SynchronousStrategy):
             return strategy
+        if isinstance(strategy, HybridParallelStrategy):
+            return strategy if getattr(strategy, "num_workers", 1) > 1 else OneProcess()
         if hooks.hooks_of(strategy) is not None or strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "Expected: a model without a strategy, or under a synchronous one of tfdist, such as "
@@ -195,7 +211,8 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
 
     def _wait_for(self, name: str) -> None:
         deadline = time.monotonic() + _SEEN_LATE_SECONDS
-        while problem := self._files.problem_of(name):
+        # Of parts a worker reads only those of its devices, where TensorFlow checks them.
+        while problem := self._files.problem_of(name, by_content=self._parts is None):
             if time.monotonic() > deadline:
                 raise CheckpointError(
                     f"Expected: checkpoint {name}, which the chief has found, on this worker too. Received: {problem} "
@@ -204,7 +221,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
             time.sleep(0.2)
 
     def _restore(self, name: str, content: Content) -> None:
-        restore(self.model, self._workers, content, str(self._files.path(name, WEIGHTS)))
+        restore(self.model, self._workers, content, self._files.directory / name, self._parts)
         self._states.set(content.values["callbacks"], content.arrays)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -263,8 +280,12 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
 
     def _save(self, place: _Place, logs: dict[str, Any] | None) -> None:
         name = f"checkpoint of epoch {place.epoch}, step {place.step}"
-        own = self._workers.gather_bytes(to_bytes(capture_own(self.model, self._workers)))
-        self._workers.on_chief(lambda: self._begin_write(place, logs, own, name), name=name)
+        arrays = capture_own(self.model, self._workers, in_parts=self._parts is not None)
+        own = self._workers.gather_bytes(to_bytes(arrays))
+        if self._parts is None:
+            self._workers.on_chief(lambda: self._begin_write(place, logs, own, name), name=name)
+        else:
+            self._begin_writing_parts(self._parts, place, logs, own, name)
         self._is_due = False
         for schedule in self._schedules:
             schedule.note_saved(place.steps)
@@ -278,9 +299,31 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         epoch, step = place.epoch, place.step
 
         def write() -> None:
-            for worker, payload in enumerate(own):
-                content.arrays.update({f"worker{worker}/{key}": one for key, one in from_bytes(payload).items()})
+            _put_together(content, own)
             self._files.write(epoch, step, content.to_files())
+
+        self._writer.start(write)
+
+    def _begin_writing_parts(
+        self, parts: Parts, place: _Place, logs: dict[str, Any] | None, own: list[bytes], name: str
+    ) -> None:
+        """On all workers: hold on to what this one's devices have, and let the thread write it."""
+        self._wait()
+        folder = Path(self._workers.from_chief(f"folder of {name}", lambda: str(self._files.new_folder())))
+        workers, worker, is_over = self._workers.num_workers, self._workers.worker_index, self._is_over
+        pieces = pieces_of(self.model, parts, is_chief=self._workers.is_chief)
+        if not self._workers.is_chief:
+            self._writer.start(lambda: write_part(folder, worker, pieces))
+            return
+        content, epoch, step = self._content(place, logs), place.epoch, place.step
+
+        def write_and_merge(folder: Path) -> dict[str, Entry]:
+            write_part(folder, worker, pieces)
+            return merge(folder, workers, is_over)
+
+        def write() -> None:
+            _put_together(content, own)
+            self._files.write(epoch, step, content.to_files(), folder=folder, add=write_and_merge)
 
         self._writer.start(write)
 
@@ -317,6 +360,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """The last checkpoint is whole when `fit` returns."""
+        self._wait_for_own_part()
         name = self._workers.from_chief("which checkpoint is the last", self._last_written)
         set_initial_epoch(self.model, 0)
         if self._preemption.is_due_at_end():
@@ -324,8 +368,13 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
 
     def _leave(self) -> None:
         """Exit when what was saved is whole; an error if it can't be, whatever `on_error` is."""
+        self._wait_for_own_part()
         name = self._workers.from_chief("which checkpoint was saved", lambda: self._last_written(must=True))
         self._preemption.leave(str(self._files.directory / name))
+
+    def _wait_for_own_part(self) -> None:
+        if not self._workers.is_chief:
+            self._wait()
 
     def _last_written(self, must: bool = False) -> str:
         if must:
@@ -336,4 +385,5 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
     def after_fit(self) -> None:
         """What was there for SIGTERM is there again, and the memory of copies is given back."""
         self._preemption.end()
+        self._is_over.set()
         self._copies = None

@@ -13,8 +13,15 @@ Order of events, at a boundary, on every worker:
         writes the files into `.writing-...`, flushed to disk, the manifest last           files.py, background.py
         renames the folder into place, and removes what is older than the newest `keep`
 
+Where variables are in parts on a mesh, every process writes its own in its thread, and the chief's thread waits for all
+before the manifest: shards.py.
+
     killed before the rename         the folder is removed at the next start; those before it are as they were
     killed behind it                 it is whole
     disk full, folder read-only      CheckpointError at the next boundary, or a warning; those before it as they were
     a file changed or cut off        the checkpoint is left out with a warning, and the one before it taken
 """
+
+from tfdist.checkpoint.weights import load_weights
+
+__all__ = ["load_weights"]

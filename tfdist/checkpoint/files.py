@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tfdist.errors import CheckpointError
@@ -23,6 +23,8 @@ _CHUNK_BYTES = 1 << 22
 
 #: Files by name; contents as bytes.
 Files = Mapping[str, "bytes | memoryview"]
+#: Of a file, as the manifest has it: its size and SHA-256.
+Entry = dict[str, "int | str"]
 
 
 class CheckpointFiles:
@@ -110,13 +112,27 @@ class CheckpointFiles:
         """Where a checkpoint's file is."""
         return self.directory / name / file
 
-    def write(self, epoch: int, step: int, files: Files) -> str:
+    def new_folder(self) -> Path:
+        """Where a checkpoint may be put together; it isn't there yet."""
+        return self.directory / f"{_WRITING}{uuid.uuid4().hex}"
+
+    def write(
+        self,
+        epoch: int,
+        step: int,
+        files: Files,
+        *,
+        folder: Path | None = None,
+        add: Callable[[Path], Mapping[str, Entry]] | None = None,
+    ) -> str:
         """Add a whole checkpoint, and remove old ones.
 
         Args:
             epoch: in which training goes on.
             step: batches of it that were used.
             files: contents by name.
+            folder: a `new_folder()` in which others have begun to write; None for one of its own.
+            add: puts more files into the folder, and says which.
 
         Returns:
             Its name, which ends in a number if there was one of this epoch and step.
@@ -124,13 +140,14 @@ class CheckpointFiles:
         Raises:
             CheckpointError: the disk is full, say; nothing has changed then.
         """
-        folder = self.directory / f"{_WRITING}{uuid.uuid4().hex}"
+        folder = folder or self.new_folder()
         with self._explained(sum(len(content) for content in files.values())):
             try:
-                folder.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 listed = {file: _write(folder / file, content) for file, content in files.items()}
+                listed |= add(folder) if add is not None else {}
                 _write(folder / MANIFEST, json.dumps({"format": 1, "files": listed}, indent=1).encode())
-                _flush(folder)
+                flush_file(folder)
                 name = self._rename(folder, f"epoch-{epoch:04}-step-{step:06}")
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -143,7 +160,7 @@ class CheckpointFiles:
         taken = [_age(one)[2] for one in self.names() if _age(one)[:2] == _age(name)[:2]]
         name = f"{name}.{max(taken) + 1}" if taken else name
         os.rename(folder, self.directory / name)
-        _flush(self.directory)
+        flush_file(self.directory)
         return name
 
     def _remove_old(self) -> None:
@@ -178,7 +195,7 @@ def _age(name: str) -> tuple[int, int, int]:
     return int(epoch), int(step), int(again or 0)
 
 
-def _write(path: Path, content: bytes | memoryview) -> dict[str, int | str]:
+def _write(path: Path, content: bytes | memoryview) -> Entry:
     with open(path, "xb") as file:
         file.write(content)
         file.flush()
@@ -186,8 +203,14 @@ def _write(path: Path, content: bytes | memoryview) -> dict[str, int | str]:
     return {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def describe(path: Path) -> Entry:
+    """Of a file that is there."""
+    return {"size_bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def flush_file(path: Path) -> None:
+    """Return when a file, or a folder's list of files, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -210,8 +233,12 @@ def _problem_of_file(path: Path, size: int, digest: str | None) -> str | None:
         return f"has {found} bytes, not {size}"
     if digest is None:
         return None
+    return None if _sha256(path) == digest else "has another SHA-256 than when it was written"
+
+
+def _sha256(path: Path) -> str:
     hashed = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             hashed.update(chunk)
-    return None if hashed.hexdigest() == digest else "has another SHA-256 than when it was written"
+    return hashed.hexdigest()

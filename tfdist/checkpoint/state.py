@@ -3,6 +3,8 @@
 Files of a checkpoint, beside the manifest:
 
     weights.weights.h5  weights, optimizer, sums of gradients; Keras' own file, for `load_weights` of any Keras
+    weights.index, weights.data-...
+                        in place of it where variables are in parts on a mesh, see shards.py
     state.npz           seeds/I                     of layers, in the model's order
                         workerW/metrics/I/R         of each replica by itself: their sums would be rounded otherwise
                         workerW/accumulators/A/NAME/R
@@ -14,8 +16,8 @@ Files of a checkpoint, beside the manifest:
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -25,6 +27,7 @@ import tensorflow as tf
 from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist._compat.keras_weight_files import WeightCopies
 from tfdist._compat.random_states import get_random_states, layer_seeds, set_random_states
+from tfdist.checkpoint import shards
 from tfdist.checkpoint.files import CheckpointFiles
 from tfdist.checkpoint.values import check_values
 from tfdist.errors import CheckpointError
@@ -119,10 +122,17 @@ def check_model(model: Any, expected: dict[str, Any], where: str) -> None:
 # A worker's own part.
 
 
-def capture_own(model: Any, workers: Any) -> dict[str, np.ndarray]:
-    """What this worker has beside what is equal on all of them."""
+def capture_own(model: Any, workers: Any, *, in_parts: bool) -> dict[str, np.ndarray]:
+    """What this worker has beside what is equal on all of them.
+
+    Args:
+        model: a built model.
+        workers: its strategy, or `OneProcess()`.
+        in_parts: whether the workers share one mesh, on which there is one replica.
+    """
     arrays: dict[str, np.ndarray] = {}
-    for name, copies in _replica_copies(model, workers).items():
+    replicas = _replica_copies(model, workers, in_parts) if workers.is_chief or not in_parts else {}
+    for name, copies in replicas.items():
         for replica, copy in enumerate(copies):
             arrays[f"{name}/{replica}"] = np.array(copy.numpy())
     arrays |= {f"random/{name}": array for name, array in get_random_states().items()}
@@ -134,11 +144,11 @@ def capture_seeds(model: Any) -> dict[str, np.ndarray]:
     return {f"seeds/{i}": np.array(one.numpy()) for i, one in enumerate(layer_seeds(model))}
 
 
-def _replica_copies(model: Any, workers: Any) -> dict[str, list[Any]]:
-    """Each replica's variable, of what replicas have apart."""
+def _replica_copies(model: Any, workers: Any, in_parts: bool) -> dict[str, list[Any]]:
+    """Each replica's variable, of what replicas have apart; without sums that are with the weights."""
     found = {f"metrics/{i}": variable.value for i, variable in enumerate(model.metrics_variables)}
     for number, accumulation in enumerate(_accumulations(model)):
-        for name, variable in accumulation.state.replica_variables().items():
+        for name, variable in accumulation.state.replica_variables(with_sums=not in_parts).items():
             found[f"accumulators/{number}/{name}"] = variable
     return {name: list(workers.experimental_local_results(value)) for name, value in found.items()}
 
@@ -157,30 +167,31 @@ def is_accumulating(model: Any) -> bool:
 # The way back.
 
 
-def restore(model: Any, workers: Any, content: Content, weights: str) -> None:
+def restore(model: Any, workers: Any, content: Content, folder: Path, parts: shards.Parts | None) -> None:
     """Put a checkpoint's state into a built model and this process; on every worker.
 
     Args:
         model: which `check_model` has found to be the same.
         workers: its strategy, or `OneProcess()`.
         content: of the checkpoint.
-        weights: path of its weights.
+        folder: of the checkpoint.
+        parts: of its strategy, if variables are in parts.
 
     Raises:
         CheckpointError: its files don't hold what the model has.
     """
     if model.optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    file = weights
+    file = shards.INDEX if (folder / shards.INDEX).exists() else WEIGHTS
     try:
-        model.load_weights(weights)
-        file = os.path.join(os.path.dirname(weights), ARRAYS)
-        _restore_arrays(model, workers, content)
-    except (OSError, ValueError, LookupError, TypeError, MemoryError, tf.errors.InvalidArgumentError) as error:
-        raise unusable(file, error) from error
+        shards.load(model, folder, WEIGHTS, parts)
+        file = ARRAYS
+        _restore_arrays(model, workers, content, in_parts=parts is not None)
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, tf.errors.OpError) as error:
+        raise unusable(str(folder / file), error) from error
 
 
-def _restore_arrays(model: Any, workers: Any, content: Content) -> None:
+def _restore_arrays(model: Any, workers: Any, content: Content, *, in_parts: bool) -> None:
     arrays, values = content.arrays, content.values
     same = (values["workers"], values["replicas"]) == (workers.num_workers, workers.num_replicas_in_sync)
     with workers.scope():
@@ -188,14 +199,14 @@ def _restore_arrays(model: Any, workers: Any, content: Content) -> None:
             variable.assign(arrays[f"seeds/{index}"])
         own = _part(arrays, f"worker{workers.worker_index if same else 0}/")
         if same:
-            _restore_replicas(model, workers, own)
+            _restore_replicas(model, workers, _part(arrays, "worker0/") if in_parts else own, in_parts)
         else:
             logger.warning(
                 "the checkpoint was made by %d workers with %d replicas in all, and here are %d with %d: training goes "
                 "on where it was, though not to the same bits",
                 *(values["workers"], values["replicas"], workers.num_workers, workers.num_replicas_in_sync),
             )
-            _restore_sums(model, workers, arrays)
+            _restore_sums(model, workers, arrays, in_parts)
         set_random_states(_part(own, "random/"))
 
 
@@ -203,25 +214,27 @@ def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _restore_replicas(model: Any, workers: Any, own: dict[str, np.ndarray]) -> None:
+def _restore_replicas(model: Any, workers: Any, own: dict[str, np.ndarray], in_parts: bool) -> None:
     for number, accumulation in enumerate(_accumulations(model)):
         if any(name.startswith(f"accumulators/{number}/") for name in own):
             accumulation.state.make(workers, {})
-    for name, copies in _replica_copies(model, workers).items():
+    for name, copies in _replica_copies(model, workers, in_parts).items():
         for replica, copy in enumerate(copies):
             _assign(copy, own.get(f"{name}/{replica}"))
 
 
-def _restore_sums(model: Any, workers: Any, arrays: dict[str, np.ndarray]) -> None:
+def _restore_sums(model: Any, workers: Any, arrays: dict[str, np.ndarray], in_parts: bool) -> None:
     """Metrics of another number of replicas: all in the chief's first one, since they are added up when they are read.
+
+    Workers that share a mesh have them together, so each is given all.
 
     Sums of gradients are in the weights' file, added up already.
     """
-    for name, copies in _replica_copies(model, workers).items():
+    for name, copies in _replica_copies(model, workers, in_parts).items():
         if name.startswith("metrics/"):
             parts = [array for key, array in arrays.items() if key.split("/", 1)[-1].startswith(f"{name}/")]
             for replica, copy in enumerate(copies):
-                is_first = workers.is_chief and replica == 0
+                is_first = (workers.is_chief or in_parts) and replica == 0
                 _assign(copy, sum(parts) if is_first and parts else np.zeros(copy.shape, copy.dtype.as_numpy_dtype))
 
 

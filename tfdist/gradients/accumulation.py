@@ -69,7 +69,13 @@ class GradientAccumulation:
         self._settings = settings
         self._optimizer = weakref.ref(optimizer)
         self.options = settings()
-        self.state = Accumulators(optimizer, rules=self._rule_names, steps=self._fixed_steps, sums=self.sums)
+        self.state = Accumulators(
+            optimizer,
+            rules=self._rule_names,
+            steps=self._fixed_steps,
+            dtype=lambda: self.options.dtype,
+            sums=self.sums,
+        )
         self._strategy: Any = None
         self._target: Target | None = None
         self._without: set[int] = set()
@@ -254,6 +260,9 @@ class GradientAccumulation:
 
     def _reduced_sums(self) -> tuple[np.ndarray, Sums]:
         slots = sorted(self.state.slots.items())
+        if self._is_on_mesh:
+            arrays = {index: [variable.numpy() for variable in slot.variables] for index, slot in slots}
+            return np.asarray(self.state.weight.numpy()), arrays
 
         def in_replica() -> list[Any]:
             return sum_over_replicas([self.state.weight.read_value(), *(slot.read() for _, slot in slots)])
@@ -263,6 +272,15 @@ class GradientAccumulation:
         return np.asarray(weight), {index: _arrays(total) for (index, _), total in zip(slots, sums, strict=True)}
 
     def _call(self, name: str, function: Callable[[], Any]) -> Any:
+        if self._is_on_mesh:
+            return self._strategy.call_on_mesh(lambda: self._call_compiled(name, function), (), {})
+        return self._call_compiled(name, function)
+
+    @property
+    def _is_on_mesh(self) -> bool:
+        return getattr(self._strategy, "splits_operations", False)
+
+    def _call_compiled(self, name: str, function: Callable[[], Any]) -> Any:
         with self._strategy.scope():
             if name not in self._compiled:
                 traced = tf.function(tf.autograph.experimental.do_not_convert(function))

@@ -18,7 +18,8 @@ import tensorflow as tf
 from tfdist._compat import hooks
 from tfdist._compat.keras_optimizers import strategy_of, trainable_variables_of
 from tfdist._compat.keras_saveable_state import SaveableState
-from tfdist.gradients.slots import SLOTS, Slot, assign_first, local_variable
+from tfdist._compat.keras_weight_places import ValuesInParts, VariableEntry
+from tfdist.gradients.slots import SLOTS, Slot, assign_first, local_variable, slot_dtype
 from tfdist.gradients.step import weight_dtype
 
 #: A slot's sum over all replicas: a dense array, or rows and their indices.
@@ -32,6 +33,7 @@ class Accumulators(SaveableState):
         optimizer: whose gradients are added up.
         rules: gives the names of the skip rules.
         steps: gives K, or 1 where it is a function.
+        dtype: gives the sums' dtype; None for that of variables.
         sums: gives the weight and the slots' sums over all replicas; None where they can't be had.
 
     Attributes:
@@ -54,10 +56,11 @@ class Accumulators(SaveableState):
         *,
         rules: Callable[[], Sequence[str]],
         steps: Callable[[], int],
+        dtype: Callable[[], str | None],
         sums: Callable[[], tuple[np.ndarray, Sums] | None],
     ) -> None:
         self._optimizer = weakref.ref(optimizer)
-        self._rules, self._first_steps, self._sums = rules, steps, sums
+        self._rules, self._first_steps, self._dtype, self._sums = rules, steps, dtype, sums
         self.slots: dict[int, Slot] = {}
         self.skipped: dict[str, tf.Variable] = {}
         self.is_made = False
@@ -100,13 +103,17 @@ class Accumulators(SaveableState):
         """Whether no micro-batch waits for its optimizer step; eagerly."""
         return not self.is_made or int(self.micro_step.numpy()) == 0
 
-    def replica_variables(self) -> dict[str, tf.Variable]:
-        """What decides the next optimizer step, by name; between steps only how many there were."""
+    def replica_variables(self, *, with_sums: bool = True) -> dict[str, tf.Variable]:
+        """What decides the next optimizer step, by name; between steps only how many there were.
+
+        Args:
+            with_sums: whether the sums of gradients are wanted.
+        """
         if not self.is_made:
             return {}
         found = {"micro_step": self.micro_step, "flushes": self.flushes, "weight": self.weight}
         found |= {f"skipped_{name}": count for name, count in self.skipped.items()}
-        slots = {} if self.is_empty() else self.slots
+        slots = {} if self.is_empty() or not with_sums else self.slots
         return found | {
             f"slot_{index}_{part}": variable
             for index, slot in slots.items()
@@ -117,6 +124,11 @@ class Accumulators(SaveableState):
 
     def save_own_variables(self, store: Any) -> None:
         """Keep what was added up over all replicas; nothing between optimizer steps."""
+        if isinstance(store, VariableEntry) and not self.is_empty():
+            store |= {"micro_step": np.asarray(int(self.micro_step.numpy())), "weight": self.weight.numpy()}
+            for index, slot in self.slots.items():
+                store |= {f"{index}_{slot.kind}_{part}": one for part, one in enumerate(slot.variables)}
+            return
         kept = None if self.is_empty() else self._sums()
         if kept is None:
             return
@@ -128,11 +140,38 @@ class Accumulators(SaveableState):
 
     def load_own_variables(self, store: Any) -> None:
         """Go on from what a file holds; from nothing if it was saved between optimizer steps, or by plain Keras."""
+        if isinstance(store, ValuesInParts) and store.are_in_parts:
+            self._load_in_parts(store)
+            return
         arrays = {name: np.asarray(store[name]) for name in list(store.keys())}
         if arrays and not getattr(self._optimizer(), "built", False):
             self._pending = arrays
         elif arrays or self.is_made:
             self._restore(arrays)
+
+    def _load_in_parts(self, store: ValuesInParts) -> None:
+        """As `_restore`, each device its part."""
+        variables, names = trainable_variables_of(self._optimizer()), set(store.keys()) - {"micro_step", "weight"}
+        sparse = sorted(name for name in names if "_sparse_" in name)
+        if sparse:
+            raise ValueError(
+                "expected: a checkpoint between two optimizer steps, or with sums of tables, as a mesh has them. "
+                f"Received: rows for {variables[int(sparse[0].split('_')[0])].path!r}"
+            )
+        if not names and not self.is_made:
+            return
+        indices = {int(name.split("_")[0]): name for name in names}
+        kinds = {i: ("dense", variables[i].shape, slot_dtype(variables[i].dtype, self._dtype())) for i in indices}
+        self.make(strategy_of(self._optimizer()), kinds)
+        self.micro_step.assign(int(store["micro_step"]) if names else 0)
+        self.weight.assign(store["weight"] if names else 0.0)
+        for index, slot in self.slots.items():
+            (total,) = slot.variables
+            if index in indices:
+                store.expect(indices[index], total)
+                total.assign(store[indices[index]])
+            else:
+                slot.clear()
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         strategy, sums = strategy_of(self._optimizer()), _sums_of(arrays)

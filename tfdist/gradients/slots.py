@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from tfdist._compat.tensorflow_dtensor_variables import MeshVariable
+
 _LOCAL = {
     "trainable": False,
     "synchronization": tf.VariableSynchronization.ON_READ,
@@ -45,7 +47,7 @@ class Slot(Protocol):
         """
 
 
-def local_variable(initial: tf.Tensor, name: str, **options: Any) -> tf.Variable:
+def local_variable(initial: Any, name: str, **options: Any) -> tf.Variable:
     """A variable of which each replica has a copy of its own; to be called in the strategy's scope."""
     return tf.Variable(initial, name=name, **_LOCAL, **options)
 
@@ -63,7 +65,8 @@ class DenseSlot:
 
     def __init__(self, shape: tf.TensorShape, dtype: tf.DType) -> None:
         self.dtype = dtype
-        self._sum = local_variable(tf.zeros(shape, dtype), "gradient_accumulator")
+        # On a mesh the function isn't called, and each device has zeros of its own part.
+        self._sum = local_variable(lambda: tf.zeros(shape, dtype), "gradient_accumulator", dtype=dtype, shape=shape)
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -83,7 +86,11 @@ class DenseSlot:
 
     def clear(self) -> None:
         """Set the replica's sum to zero."""
-        self._sum.assign(tf.raw_ops.ZerosLike(x=self._sum.read_value()))  # computed where the sum is
+        if isinstance(self._sum, MeshVariable):
+            # DTensor forgets in a conditional that ZerosLike has a layout.
+            self._sum.assign(tf.zeros(self._sum.shape, self.dtype))
+        else:
+            self._sum.assign(tf.raw_ops.ZerosLike(x=self._sum.read_value()))  # computed where the sum is
 
     def restore(self, arrays: list[np.ndarray], strategy: Any, *, here: bool) -> None:
         """From the sum's array."""

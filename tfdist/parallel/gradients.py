@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 from tensorflow.experimental import dtensor
 
-from tfdist._compat.tensorflow_dtensor_variables import MeshVariable
+from tfdist._compat.tensorflow_dtensor_variables import MeshVariable, dense_of
 from tfdist.layouts.placement import Placements
 from tfdist.parallel.transfer import layout_of
 from tfdist.parallel.variables import spec_of
@@ -33,3 +34,29 @@ def _laid_out(gradient: Any, variable: Any, placements: Placements) -> Any:
     slot = placements.of_slot(spec_of(variable.layout), variable.shape.as_list())
     # In two steps, since DTensor would compute the gradient in the slot's layout, which convolutions can't.
     return dtensor.relayout(dtensor.relayout(gradient, variable.used), layout_of(variable.layout.mesh, slot.kept))
+
+
+def dense(gradients: list[Any], variables: list[Any], optimizer: Any) -> list[Any]:
+    """Gradients that can be added up in the layouts of slots: tables in place of rows.
+
+    Raises:
+        ValueError: the optimizer would make another step of a table than of its rows.
+    """
+    rows = [one for one in zip(gradients, variables, strict=True) if isinstance(one[0], tf.IndexedSlices)]
+    if rows and not _is_linear(optimizer):
+        raise ValueError(
+            "Expected: dense gradients, or SGD without clipping, where micro-batches are added up on a mesh. Received: "
+            f"{type(optimizer).__name__}, and rows for {rows[0][1].path!r}. It squares each row as it comes, which a "
+            "sum of rows can't give. Take the optimizer's own gradient_accumulation_steps, which adds up tables as "
+            "Keras does on one device."
+        )
+    return [
+        dense_of(one, variable.shape) if isinstance(one, tf.IndexedSlices) else one
+        for one, variable in zip(gradients, variables, strict=True)
+    ]
+
+
+def _is_linear(optimizer: Any) -> bool:
+    """Whether the sum of a gradient's rows makes the same step as the rows, one after another."""
+    clips = (optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue)
+    return type(optimizer) is keras.optimizers.SGD and not any(clips)

@@ -36,7 +36,7 @@ class InitialValue:
     Args:
         given: a value, or a function without arguments that makes it.
         initializer: Keras' initializer behind `given`, or None.
-        variable: the Keras variable that it's for, or None.
+        variable: the variable that it's for, or one of its shape; None where that isn't known.
         dtype: of the variable; None for that of the value.
     """
 
@@ -49,7 +49,7 @@ class InitialValue:
                 self._whole = tf.convert_to_tensor(fetched(given() if callable(given) else given), dtype)
         known = variable if self._whole is None else self._whole
         self.shape: list[int] = list(known.shape)
-        self.dtype: tf.DType = tf.as_dtype(known.dtype)
+        self.dtype: tf.DType = tf.as_dtype(dtype or known.dtype)
 
     def parts(self, parts: list[Part]) -> list[Any]:
         """What each of these is to hold."""

@@ -51,8 +51,9 @@ class MeshDataset:
         return len(self._dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._dataset.prefetch(_PREFETCHED_BATCHES):
-            yield self._batches.on_mesh(batch)
+        # The iterator is made now, not with the first batch: each one that is made moves shuffles on.
+        batches = iter(self._dataset.prefetch(_PREFETCHED_BATCHES))
+        return (self._batches.on_mesh(batch) for batch in batches)
 
 
 class CutDataset(MeshDataset):
@@ -60,9 +61,12 @@ class CutDataset(MeshDataset):
 
     def __iter__(self) -> Iterator[Any]:
         cut = self._dataset.map(self._cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        for leaves, rows in cut.prefetch(_PREFETCHED_BATCHES):
-            placed = [self._on_mesh(leaf, int(count)) for leaf, count in zip(leaves, rows, strict=True)]
-            yield tf.nest.pack_sequence_as(self.element_spec, placed)
+        return map(self._placed, iter(cut.prefetch(_PREFETCHED_BATCHES)))
+
+    def _placed(self, cut: Any) -> Any:
+        leaves, rows = cut
+        placed = [self._on_mesh(leaf, int(count)) for leaf, count in zip(leaves, rows, strict=True)]
+        return tf.nest.pack_sequence_as(self.element_spec, placed)
 
     def _cut(self, *components: Any) -> Any:
         batch = components if isinstance(self.element_spec, tuple) else components[0]
@@ -100,7 +104,9 @@ class SharedDataset(MeshDataset):
         self._parts = batches.num_parts // share.num_shards
 
     def __iter__(self) -> Iterator[Any]:
-        read = iter(self._dataset.prefetch(_PREFETCHED_BATCHES))
+        return self._batches_of(iter(self._dataset.prefetch(_PREFETCHED_BATCHES)))
+
+    def _batches_of(self, read: Iterator[Any]) -> Iterator[Any]:
         while True:
             batch = next(read, None)
             counts = self._counts(_NONE if batch is None else _rows_of(batch))

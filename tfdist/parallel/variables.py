@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
+import keras
 from tensorflow.experimental import dtensor
 
 from tfdist._compat.keras_variable_creation import current_creation
@@ -11,6 +15,19 @@ from tfdist._compat.tensorflow_dtensor_variables import MeshVariable
 from tfdist.layouts.placement import Placement, Placements
 from tfdist.parallel.initial_values import InitialValue
 from tfdist.parallel.transfer import from_parts, layout_of, to_host, to_mesh
+
+_local = threading.local()
+
+
+@contextlib.contextmanager
+def slots_of(parameter: Any) -> Iterator[None]:
+    """In here zeros of the shape of a parameter are made as its slots are, by the part."""
+    outer = getattr(_local, "parameter", None)
+    _local.parameter = getattr(parameter, "value", parameter)
+    try:
+        yield
+    finally:
+        _local.parameter = outer
 
 
 class VariableMaker:
@@ -33,10 +50,10 @@ class VariableMaker:
             options: of `tf.Variable`.
         """
         creation = current_creation()
-        initializer = None if creation is None else creation.initializer
-        value = InitialValue(
-            initial_value, initializer, None if creation is None else creation.variable, options.get("dtype")
-        )
+        initializer, variable = (None, None) if creation is None else (creation.initializer, creation.variable)
+        if creation is None and getattr(_local, "parameter", None) is not None:
+            like, initializer, variable = _local.parameter, keras.initializers.Zeros(), _local.parameter
+        value = InitialValue(initial_value, initializer, variable, options.get("dtype"))
         path = options.get("name") or "Variable" if creation is None else creation.variable.path
         # Counts and the states of random numbers are needed whole.
         placement = Placement((None,) * len(value.shape), (None,) * len(value.shape))

@@ -20,13 +20,13 @@ from tensorflow.experimental import dtensor
 from tfdist import _compat
 from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
-from tfdist._compat.keras_optimizers import build_if_needed
+from tfdist._compat.keras_optimizers import accumulation_of, build_if_needed, gradient_accumulation_steps
 from tfdist._compat.keras_trainer import flatten_layers
 from tfdist._compat.tensorflow_dtensor import MeshExtended, switch_off_combining
 from tfdist._compat.tensorflow_dtensor_variables import as_kept
 from tfdist.cluster import Cluster, resolve
 from tfdist.data.sharding import ShardOptions, share_as
-from tfdist.gradients import AccumulationOptions
+from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.layouts.automatic import AutomaticRules
 from tfdist.layouts.devices import mesh_devices
 from tfdist.layouts.memory import MemoryReport
@@ -36,11 +36,13 @@ from tfdist.layouts.rules import LayoutMap, LayoutRules
 from tfdist.log import logger
 from tfdist.parallel import reading
 from tfdist.parallel.batches import Batches
-from tfdist.parallel.gradients import in_layouts_of
+from tfdist.parallel.gradients import dense, in_layouts_of
 from tfdist.parallel.layers import treat_layers
 from tfdist.parallel.meshes import make_mesh, share_of_batches
+from tfdist.parallel.parts import MeshParts
 from tfdist.parallel.report import memory_report
-from tfdist.parallel.variables import VariableMaker
+from tfdist.parallel.variables import VariableMaker, slots_of
+from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.agreement import data_facts, model_facts
 from tfdist.strategies.checks import refuse_foreign_optimizer, refuse_xla
 from tfdist.strategies.hybrid_parallel_steps import MeshStepFunction, on_all, predict_function
@@ -54,7 +56,7 @@ from tfdist.strategies.workers import Workers
 _PATHS = 20
 
 
-class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
+class HybridParallelStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, tf.distribute.Strategy):
     """Tensor parallelism, FSDP and data parallelism on one mesh of devices, for unmodified Keras 3 models.
 
     It is one program that sees whole batches and whole variables, so `num_replicas_in_sync` is 1 and `batch_size` is
@@ -76,12 +78,15 @@ class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
         devices: such as `["GPU:0", "GPU:1"]`, of this process, or of all workers in their order; None for the GPUs, or
             the logical CPUs where there are none.
         batch_axis: the axis of the mesh over which the rows of a batch are split.
+        gradient_accumulation_steps: batches (micro-batches) to an optimizer step, a function of optimizer steps that
+            gives them, or `tfdist.gradients.AccumulationOptions`. Sums of gradients are laid out as slots.
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds: as in
             `MultiWorkerMirroredStrategy`.
 
     Raises:
-        ValueError: too few devices for the mesh, a layout with an unknown axis, or a stage that isn't there.
+        ValueError: too few devices for the mesh, a layout with an unknown axis, a stage that isn't there, or batches
+            that are to be cut.
         ClusterError: the cluster's description is wrong, this task's port is taken, or a worker doesn't come.
         WorkersDisagreeError: workers have another mesh, other layouts, versions or another script.
         RuntimeError: there are several workers, and TensorFlow has run operations before.
@@ -105,12 +110,14 @@ class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
         zero_stage: int = 0,
         devices: Sequence[str] | None = None,
         batch_axis: str = "batch",
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         peer_timeout_seconds: float = 900.0,
         heartbeat_timeout_seconds: float = 30.0,
         start_timeout_seconds: float = 600.0,
         stall_seconds: float = 60.0,
     ) -> None:
+        self._init_accumulation(gradient_accumulation_steps)
         seconds = TimeOuts(peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds)
         self.mesh_axes = mesh_axes(mesh, batch_axis)
         is_automatic = isinstance(layout_map, str) and layout_map == "auto"
@@ -217,6 +224,9 @@ class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
         """The value, which has all rows."""
         return value
 
+    #: What checkpoints ask for, see checkpoint/shards.py.
+    variable_parts = MeshParts()
+
     # What Keras asks for, see _compat/hooks.py.
 
     #: Keras' own accumulation sees global gradients, and its accumulators are laid out as slots.
@@ -239,11 +249,12 @@ class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
         treat_layers(flatten_layers(model), self._batches)
         if kind == "predict":
             return predict_function(self, model)
-        return MeshStepFunction(self, model, model.train_step if kind == "train" else model.test_step)
+        training = kind == "train"
+        return MeshStepFunction(self, model, model.train_step if training else model.test_step, training=training)
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
-        """What tells a launcher of each step."""
-        return step_report()
+        """What tells a launcher of each step, and what accumulation needs."""
+        return [*step_report(), *super().fit_callbacks(data, steps_per_epoch)]
 
     def around_fit(self) -> contextlib.AbstractContextManager[None]:
         """Errors of any operation in it are explained, such as those of reading metrics."""
@@ -274,7 +285,7 @@ class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
         self.agree("predict", self._model_facts(model))
 
     def _model_facts(self, model: Any) -> dict[str, str]:
-        return {**model_facts(model, AccumulationOptions()), "global seed": str(tf_compat.global_seed())}
+        return {**model_facts(model, self._accumulation), "global seed": str(tf_compat.global_seed())}
 
     def check_before_steps(self, model: Any) -> None:
         """Refuse workers whose weights differ where they should not, and say which rules had no effect."""
@@ -301,9 +312,48 @@ class HybridParallelStrategy(Workers, hooks.KerasHooks, tf.distribute.Strategy):
         """What a function of this batch is traced in."""
         return self._batches.computing_on(batch)
 
+    def beside(self, variable: Any) -> contextlib.AbstractContextManager[Any]:
+        """Sums of gradients are laid out as slots."""
+        return slots_of(variable)
+
+    def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
+        if options.splits > 1:
+            raise ValueError(
+                "A step can't cut batches that devices share. Expected: AccumulationOptions with splits=1 under "
+                f"HybridParallelStrategy. Received: splits={options.splits}. Make smaller batches, and more of them an "
+                "optimizer step: AccumulationOptions(steps=...)."
+            )
+        return options
+
+    def options_of(self, optimizer: Any) -> AccumulationOptions:
+        """How an optimizer accumulates; what is set on the optimizer is left to Keras.
+
+        Raises:
+            ValueError: it is set on the strategy too.
+        """
+        steps = None if optimizer is None else gradient_accumulation_steps(optimizer)
+        if steps is not None and not self._accumulation.is_trivial:
+            raise ValueError(
+                "Gradient accumulation is asked for twice. Expected: one of the two. Received: "
+                f"gradient_accumulation_steps={self._accumulation.steps!r} on the strategy and "
+                f"gradient_accumulation_steps={steps} on the optimizer {optimizer.name!r}. Remove it from the "
+                "optimizer; the strategy weighs micro-batches by their rows."
+            )
+        return self._accumulation
+
     def apply_gradients(
         self, optimizer: Any, gradients: list[Any], variables: list[Any], update: Callable[[list[Any], list[Any]], None]
     ) -> None:
         """Gradients in the layouts in which slots are kept; they are global already."""
-        with as_kept():
-            update(in_layouts_of(gradients, variables, self._placements), variables)
+
+        def update_as_kept(gradients: list[Any], variables: list[Any]) -> None:
+            with as_kept():
+                update(gradients, variables)
+
+        self.prepare_optimizer(optimizer)
+        accumulation = accumulation_of(optimizer)
+        if accumulation is None:
+            update_as_kept(in_layouts_of(gradients, variables, self._placements), variables)
+            return
+        gradients = in_layouts_of(dense(gradients, variables, optimizer), variables, self._placements)
+        accumulation.apply_gradients(optimizer, gradients, variables, update_as_kept)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist._compat.tensorflow import python_function
 from tfdist.parallel.limits import check_graph, explained
 from tfdist.parallel.transfer import fetched, replicated
@@ -30,11 +31,16 @@ class MeshStepFunction:
         strategy: a HybridParallelStrategy.
         model: a compiled Keras model.
         step: `model.train_step` or `model.test_step`.
+        training: which of them.
     """
 
-    def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any]) -> None:
+    def __init__(self, strategy: Any, model: Any, step: Callable[[Any], Any], *, training: bool) -> None:
         self._strategy, self._model, self._steps = strategy, model, int(model.steps_per_execution)
-        self._step = compiled(strategy, model, python_function(step), whole=True)
+        step = python_function(step)
+        if training and strategy.accumulates(model.optimizer):
+            strategy.begin_traces(model.optimizer)
+            step = accumulation_of(model.optimizer).counting_rows(step)
+        self._step = compiled(strategy, model, step, whole=True)
 
     def __call__(self, iterator: Iterable[Any]) -> Logs:
         """Run one execution; raises StopIteration when the data is at its end."""

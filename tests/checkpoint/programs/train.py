@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfdist
-from tests.helpers.setups import WORKERS, Setup
+from tests.helpers.setups import HYBRID, WORKERS, Setup
 from tfdist.checkpoint import files
 from tfdist.checkpoint.sigterm import read_action
 
@@ -267,7 +267,7 @@ def main() -> None:
     else:
         setup = Setup.named(options.setup)
     worker = getattr(setup.strategy, "worker_index", 0)
-    keeps_ids = setup.replicas == 1 and options.steps_per_execution == 1
+    keeps_ids = setup.replicas == 1 and options.steps_per_execution == 1 and setup.name not in HYBRID
     if options.micro_batches > 1:
         setup.strategy.gradient_accumulation_steps = tfdist.gradients.AccumulationOptions(
             steps=options.micro_batches, leftover=options.leftover
