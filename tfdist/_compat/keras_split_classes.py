@@ -18,7 +18,7 @@ from keras.src.backend.tensorflow import math as math_operations
 from keras.src.backend.tensorflow import nn as nn_operations
 from keras.src.backend.tensorflow import numpy as operations
 
-from tfdist._compat.keras_operations import is_split
+from tfdist._compat.keras_operations import is_split as splits_operations
 
 _argmax, _in_top_k = operations.argmax, math_operations.in_top_k
 _cross_entropy = nn_operations.sparse_categorical_crossentropy
@@ -29,6 +29,11 @@ def install() -> None:
     operations.argmax = argmax
     math_operations.in_top_k = in_top_k
     nn_operations.sparse_categorical_crossentropy = sparse_categorical_crossentropy
+
+
+def is_split() -> bool:
+    """Whether a graph is made for a mesh; eagerly, DTensor would not take the numbers of the classes."""
+    return tf.inside_function() and splits_operations()
 
 
 @functools.wraps(_argmax)
