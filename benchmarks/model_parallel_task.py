@@ -38,7 +38,11 @@ def strategy_of(contender: str, batch: int, model: int) -> contextlib.AbstractCo
         layout_map = keras.distribution.LayoutMap(mesh)
         for key, layout in LAYOUTS.items():
             layout_map[key] = layout
-        return keras.distribution.ModelParallel(layout_map=layout_map, batch_dim_name="batch").scope()
+        # For `fit` as well, which is outside of a scope.
+        keras.distribution.set_distribution(
+            keras.distribution.ModelParallel(layout_map=layout_map, batch_dim_name="batch")
+        )
+        return contextlib.nullcontext()
     import tfdist
 
     names = tfdist.layouts.logical_cpus(devices)
@@ -53,12 +57,12 @@ def build(options: dict[str, int]) -> keras.Model:
     """A decoder of characters."""
     width, inputs = options["width"], keras.Input((options["time"],), dtype="int32")
     hidden = keras.layers.Embedding(options["vocabulary"], width)(inputs)
-    for _ in range(options["blocks"]):
+    for number in range(options["blocks"]):
         normal = keras.layers.LayerNormalization()(hidden)
         hidden = hidden + keras.layers.MultiHeadAttention(4, width // 4)(normal, normal, use_causal_mask=True)
         normal = keras.layers.LayerNormalization()(hidden)
-        wide = keras.layers.Dense(4 * width, activation="gelu", name=f"up_{_}")(normal)
-        hidden = hidden + keras.layers.Dense(width, name=f"down_{_}")(wide)
+        wide = keras.layers.Dense(4 * width, activation="gelu", name=f"up_{number}")(normal)
+        hidden = hidden + keras.layers.Dense(width, name=f"down_{number}")(wide)
     return keras.Model(inputs, keras.layers.Dense(options["vocabulary"], name="head")(hidden))
 
 

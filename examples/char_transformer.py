@@ -35,8 +35,7 @@ def load_text(batch_size: int, text: str | None = None) -> tf.data.Dataset:
 def build_model(vocabulary: int = 256, width: int = 64, blocks: int = 2) -> keras.Model:
     """A decoder."""
     inputs = keras.Input((TIME,), dtype="int32")
-    places = keras.layers.Embedding(TIME, width, name="places")(keras.ops.arange(TIME))
-    hidden = keras.layers.Embedding(vocabulary, width, name="table")(inputs) + places
+    hidden = keras.layers.Embedding(vocabulary, width, name="table")(inputs)  # places are seen by what is masked
     for number in range(blocks):
         normal = keras.layers.LayerNormalization()(hidden)
         hidden = hidden + keras.layers.MultiHeadAttention(HEADS, width // HEADS)(normal, normal, use_causal_mask=True)

@@ -43,6 +43,7 @@ def test_the_shipped_configurations_are_valid(path):
         Part("../examples/two_tower.py:load_data", {"split": "train"}),
         Part("tfdist.data:digits", {"split": "train", "shuffle": True}),
         Part("../examples/tfrecords_mnist.py:load", {"split": "train"}),
+        Part("../examples/char_transformer.py:load_text"),
     )
 
 
