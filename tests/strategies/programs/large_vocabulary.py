@@ -1,6 +1,6 @@
 """`python -m tests.strategies.programs.large_vocabulary OUTPUT.json CASE ...`: logits that are split over devices.
 
-Of a character transformer. Writes for each case the largest difference from plain Keras on one device, by what it is of.
+A character transformer; for each case the largest difference from plain Keras on one device, by what it is of.
 """
 
 from __future__ import annotations
