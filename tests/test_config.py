@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import tfdist
 from tfdist.config import ConfigError, Part, load
 from tfdist.config.objects import find, make
 from tfdist.config.training import with_objects
@@ -42,6 +43,7 @@ def test_the_shipped_configurations_are_valid(path):
         Part("../examples/two_tower.py:load_data", {"split": "train"}),
         Part("tfdist.data:digits", {"split": "train", "shuffle": True}),
         Part("../examples/tfrecords_mnist.py:load", {"split": "train"}),
+        Part("../examples/char_transformer.py:load_text"),
     )
 
 
@@ -216,3 +218,26 @@ def test_a_policy_of_updates_is_described_as_other_parts_are(tmp_path, described
 def test_what_is_no_policy_is_refused(tmp_path, described, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         with_objects(Part("ParameterServerStrategy", {"update": described}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "described, made",
+    [
+        ("transformer", tfdist.layouts.transformer()),
+        ({"name": "embedding", "options": {"by": "vocabulary"}}, {".*embeddings": ("model", None)}),
+        ({".*up/kernel": [None, "model"]}, {".*up/kernel": [None, "model"]}),
+        ("auto", "auto"),
+        (None, None),
+    ],
+)
+def test_layouts_are_described_by_name_or_as_a_map(tmp_path, described, made):
+    strategy = Part("HybridParallelStrategy", {"mesh": {"model": 2}, "layout_map": described})
+    found = with_objects(strategy, tmp_path).options["layout_map"]
+    if isinstance(made, dict):  # of which rules that are functions are made anew
+        found, made = list(found), list(made)
+    assert found == made
+
+
+def test_layouts_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'transformer'"):
+        with_objects(Part("HybridParallelStrategy", {"layout_map": "transformr"}), tmp_path)

@@ -90,6 +90,16 @@ def test_embeddings_in_shards_as_the_configuration_describes_them():
 
 @pytest.mark.nightly
 @pytest.mark.cluster
+@pytest.mark.parametrize("name", ["hybrid_parallel", "fsdp"])
+def test_models_split_over_a_mesh_as_configurations_describe_them(name):
+    done = train(f"configs/{name}.yaml", "epochs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (float(number) for number in re.findall(r"\bloss: ([0-9.]+)$", done.stdout, re.MULTILINE)[-2:])
+    assert second < first
+
+
+@pytest.mark.nightly
+@pytest.mark.cluster
 @pytest.mark.parametrize(("name", "largest"), [("async_sgd", 8), ("incremental_sgd", 0)])
 def test_policies_of_updates_as_configurations_describe_them(name, largest):
     done = train(f"configs/{name}.yaml", "epochs=2")

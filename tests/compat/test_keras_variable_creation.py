@@ -45,6 +45,21 @@ def test_who_makes_a_variable_is_told_of_it(initializer):
     assert canary.module().current_creation() is None
 
 
+def test_an_optimizers_variables_are_told_apart():
+    seen = []
+
+    def creator(next_creator, **options):
+        seen.append((options["name"].rpartition("/")[2], canary.module().current_creation().by_optimizer))
+        return next_creator(**options)
+
+    with tf.variable_creator_scope(creator):
+        optimizer = keras.optimizers.Adafactor()
+        optimizer.build([keras.Variable(tf.ones([2, 3]), name="embeddings")])
+    own = ("iteration", True), ("learning_rate", True), ("embeddings", True)
+    canary.check(set(own) < set(seen), f"an optimizer's name scope has another caller: {seen}")
+    assert seen.count(("embeddings", False)) == 1
+
+
 def test_a_model_can_be_built_without_values():
     with canary.module().shapes_only():
         inputs = keras.Input((4,))

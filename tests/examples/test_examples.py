@@ -65,6 +65,22 @@ def test_hybrid_parallel():
 
 
 @pytest.mark.cluster
+def test_char_transformer():
+    """Half the text's characters would be blanks and e's for one that has learned nothing else."""
+    output = run("examples/char_transformer.py", "--steps=80")
+    (accuracy,) = re.findall(r"devices: 4, accuracy: ([0-9.]+)", output)
+    assert float(accuracy) > 0.25
+
+
+@pytest.mark.nightly
+@pytest.mark.cluster
+def test_fsdp():
+    ((share, accuracy),) = re.findall(r"share: ([0-9.]+), accuracy: ([0-9.]+)", run("examples/fsdp.py", "--steps=80"))
+    assert float(share) == 0.25
+    assert float(accuracy) > 0.25
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("script", ["custom_training_loop.py", "custom_train_step.py"])
 def test_example_on_two_workers(script):
     first, second = accuracies(run(*LAUNCH, f"examples/{script}", "--epochs=3"))

@@ -138,7 +138,7 @@ def test_zero_needs_a_batch_axis():
         ("block/dense/kernel", (64, 256), (None, "model")),
         ("block/dense_1/kernel", (256, 64), ("model", None)),
         ("block/dense/bias", (256,), (None,)),
-        ("embedding/embeddings", (1000, 64), ("model", None)),
+        ("embedding/embeddings", (1000, 64), (None, "model")),
         ("block/layer_normalization/gamma", (64,), (None,)),
     ],
 )

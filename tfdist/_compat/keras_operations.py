@@ -24,7 +24,7 @@ def install() -> None:
     operations.flip, operations.repeat = flip, repeat
 
 
-def _is_split() -> bool:
+def is_split() -> bool:
     strategy = hooks.active_strategy()
     return strategy is not None and strategy.splits_operations
 
@@ -32,7 +32,7 @@ def _is_split() -> bool:
 @functools.wraps(_flip)
 def flip(x: Any, axis: Any = None) -> Any:
     """Upstream's."""
-    if not _is_split():
+    if not is_split():
         return _flip(x, axis)
     x = tf.convert_to_tensor(x)
     axes = range(x.shape.rank) if axis is None else [axis] if isinstance(axis, int) else axis
@@ -44,7 +44,7 @@ def flip(x: Any, axis: Any = None) -> Any:
 @functools.wraps(_repeat)
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     """Upstream's."""
-    if not _is_split() or axis is None or not isinstance(repeats, int):
+    if not is_split() or axis is None or not isinstance(repeats, int):
         return _repeat(x, repeats, axis)
     x = tf.convert_to_tensor(x)
     return tf.gather(x, tf.range(tf.shape(x)[axis] * repeats) // repeats, axis=axis)

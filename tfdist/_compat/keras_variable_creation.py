@@ -23,10 +23,11 @@ _local = threading.local()
 
 
 class Creation(NamedTuple):
-    """What is being made: the Keras variable, and its initializer, or None where it is given a value."""
+    """What is being made: the Keras variable, and its initializer, or None where it is given a value; and by whom."""
 
     variable: Any
     initializer: Any
+    by_optimizer: bool
 
 
 def install() -> None:
@@ -58,7 +59,7 @@ def initialize(self: Any, value: Any) -> None:
     """Upstream's."""
     outer = current_creation()
     if outer is None or outer.variable is not self:
-        _local.creation = Creation(self, None)
+        _local.creation = Creation(self, None, _by_optimizer())
     try:
         _upstream["_initialize"](self, value)
     finally:
@@ -71,8 +72,14 @@ def initialize_with_initializer(self: Any, initializer: Any) -> None:
         self._initializer = initializer
         return
     outer = current_creation()
-    _local.creation = Creation(self, initializer if isinstance(initializer, keras.initializers.Initializer) else None)
+    known = initializer if isinstance(initializer, keras.initializers.Initializer) else None
+    _local.creation = Creation(self, known, _by_optimizer())
     try:
         _upstream["_initialize_with_initializer"](self, initializer)
     finally:
         _local.creation = outer
+
+
+def _by_optimizer() -> bool:
+    scopes = global_state.get_global_attribute("name_scope_stack") or [None]
+    return isinstance(getattr(scopes[-1], "caller", None), keras.optimizers.Optimizer)

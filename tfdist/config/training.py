@@ -91,7 +91,21 @@ def with_objects(strategy: Part, folder: Path) -> Part:
             key = f"strategy.options.{name}"
             part = Part(**check(described, Part, key, "in strategy.options"))
             made[name] = make(part, key, folder, classes_of(module, base))
-    return Part(strategy.name, {**strategy.options, **made})
+    return _with_layouts(Part(strategy.name, {**strategy.options, **made}), folder)
+
+
+def _with_layouts(strategy: Part, folder: Path) -> Part:
+    """Its `layout_map`, if it is the name of a function of tfdist.layouts, or of yours; "auto" and maps as they are."""
+    import tfdist.layouts as layouts
+
+    key, described = "strategy.options.layout_map", strategy.options.get("layout_map")
+    if isinstance(described, str) and described != "auto":
+        described = {"name": described}
+    if not isinstance(described, dict) or "name" not in described:
+        return strategy
+    ready_made = {name: getattr(layouts, name) for name in ("transformer", "attention", "mlp", "embedding")}
+    part = Part(**check(described, Part, key, "in strategy.options"))
+    return Part(strategy.name, {**strategy.options, "layout_map": make(part, key, folder, ready_made)})
 
 
 def _with_outer_optimizer(strategy: Part, folder: Path) -> Part:

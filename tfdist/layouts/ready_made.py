@@ -93,4 +93,4 @@ def transformer(axis: str = "model") -> ReadyMade:
 
         strategy = tfdist.HybridParallelStrategy({"batch": 2, "model": 4}, tfdist.layouts.transformer())
     """
-    return ReadyMade({**attention(axis), **mlp(axis), **embedding(axis, by="vocabulary")})
+    return ReadyMade({**attention(axis), **mlp(axis), **embedding(axis)})

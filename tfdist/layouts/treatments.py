@@ -50,7 +50,7 @@ _TREATMENTS: dict[str, Treatment] = {
         reason="DTensor would wait for itself. Transform in the data set, with dataset.map()."
     ),
     # Keras takes the gradients of rows one by one, which a table that was gathered would add up before.
-    "Embedding": Treatment(weights_as_kept=True),
+    "Embedding": Treatment(inputs="rows", weights_as_kept=True),
 }
 
 

@@ -55,9 +55,10 @@ class VariableMaker:
             like, initializer, variable = _local.parameter, keras.initializers.Zeros(), _local.parameter
         value = InitialValue(initial_value, initializer, variable, options.get("dtype"))
         path = options.get("name") or "Variable" if creation is None else creation.variable.path
-        # Counts and the states of random numbers are needed whole.
+        # Counts and the states of random numbers are needed whole; rules are not for an optimizer's own variables,
+        # which Adafactor gives the names of parameters.
         placement = Placement((None,) * len(value.shape), (None,) * len(value.shape))
-        if value.dtype.is_floating:
+        if value.dtype.is_floating and (_is_slot(like, value.shape) or creation is None or not creation.by_optimizer):
             placement = self._placement(path, value.shape, like, bool(options.get("trainable", True)))
         kept = layout_of(self._mesh, placement.kept)
         return MeshVariable(
