@@ -1,7 +1,8 @@
 """What DTensor can't compute in any layout, said with a remedy before or instead of its own messages.
 
-Loops crash the process, so they are looked for in the graph before it runs; of an operation without a rule for its
-layout DTensor says so when it compiles the graph.
+Loops crash the process, and devices that write to one variable at the same time lose what others wrote, so these are
+looked for in the graph before it runs; of an operation without a rule for its layout DTensor says so when it compiles
+the graph.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.experimental import dtensor
 
 _LOOPS = ("While", "StatelessWhile")
+_WRITES = ("Assign", "ResourceScatter", "ResourceApply", "Rng", "If", "StatelessIf")
 _NO_RULE = re.compile(r"'tf\.(\w+)' op does not implement layout propagation")
 
 #: By the beginning of an operation's name.
@@ -28,8 +31,8 @@ _REMEDIES = {
 _ANYWAY = "Do it in the data set with dataset.map(), or write it with other operations."
 
 
-def check_graph(graph: tf.Graph) -> None:
-    """Raises ValueError if the graph has a loop."""
+def check_graph(graph: Any) -> None:
+    """Raises ValueError if a function's graph has a loop, or writes to a variable that isn't on the mesh."""
     loops = [operation.name for operation in graph.get_operations() if operation.type in _LOOPS]
     if loops:
         raise ValueError(
@@ -37,6 +40,23 @@ def check_graph(graph: tf.Graph) -> None:
             f"Received: {', '.join(map(repr, loops[:3]))}. Recurrent layers take unroll=True where the number of time "
             "steps is known; others compute on all rows at once."
         )
+    elsewhere = {id(inner): outer for outer, inner in graph.captures if _is_off_mesh(outer)}
+    writes = (operation for operation in graph.get_operations() if operation.type.startswith(_WRITES))
+    written = [elsewhere[id(one)] for operation in writes for one in operation.inputs if id(one) in elsewhere]
+    if written:
+        raise ValueError(
+            "A step on a mesh writes to variables of the mesh only: devices would write over what others wrote. "
+            "Expected: metrics, layers and variables that are made in strategy.scope(). Received: "
+            f"{_name_of(written[0], graph)!r}, made outside of it. Make it in the scope."
+        )
+
+
+def _is_off_mesh(tensor: Any) -> bool:
+    return tensor.dtype == tf.resource and not dtensor.is_dtensor(tensor)
+
+
+def _name_of(handle: Any, graph: Any) -> str:
+    return next((one.name for one in graph.variables if one.handle is handle), "a variable")
 
 
 @contextlib.contextmanager

@@ -125,6 +125,8 @@ def errors() -> dict[str, str]:
     def looped() -> keras.Model:
         return keras.Sequential([keras.Input((8,)), layers.Lambda(lambda x: tf.map_fn(tf.nn.relu, x)), layers.Dense(4)])
 
+    counted = keras.metrics.MeanSquaredError(name="counted")
+
     mistakes: dict[str, Callable[[], Any]] = {
         "too few devices": lambda: tfdist.HybridParallelStrategy({"batch": 8}),
         "other number of devices": lambda: tfdist.HybridParallelStrategy(MESH, devices=["CPU:0"]),
@@ -134,6 +136,7 @@ def errors() -> dict[str, str]:
         "xla": lambda: train(jit_compile=True),
         "operation": lambda: train(pooled),
         "loop": lambda: train(looped),
+        "metric made outside": lambda: train(metrics=[counted]),
         "ragged": lambda: train(x=tf.ragged.constant([[0.0]] * 8)),
         "cut too late": lambda: tfdist.layouts.logical_cpus(2),
     }
