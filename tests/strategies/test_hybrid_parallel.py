@@ -35,11 +35,11 @@ CHOSEN = [
 ]
 
 
-def run(program: str, arguments: Iterable[str], folder: Path) -> dict[str, Any]:
-    """What a program of tests/strategies/programs found."""
+def run(program: str, arguments: Iterable[str], folder: Path, workers: int = 0) -> dict[str, Any]:
+    """What a program of tests/strategies/programs found; with workers, the chief."""
     output = folder / "found.json"
     arguments = ["-m", f"tests.strategies.programs.{program}", str(output), *arguments]
-    run_python(arguments, workers=0, logs=folder / "logs", timeout_seconds=1500)
+    run_python(arguments, workers=workers, logs=folder / "logs", timeout_seconds=1500)
     return json.loads(output.read_text())
 
 

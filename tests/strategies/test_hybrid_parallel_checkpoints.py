@@ -72,10 +72,27 @@ def load_all(folder: Path) -> dict[str, Any]:
 )
 def test_goes_on_under_another_strategy(loaded: dict[str, Any], pair: str) -> None:
     """From the middle of an epoch, with its metrics; what is loaded is the same to the bit."""
-    found = loaded[pair]
+    expect_loaded(loaded[pair])
+
+
+def expect_loaded(found: dict[str, float]) -> None:
     assert found["moved"] > 1e-3, "training changed nothing"
     assert (found["loaded"], found["weights alone"]) == (0.0, 0.0)
     assert found["ended"] < TOLERANCE
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("saving", "before", "loading", "after"),
+    [("mesh", 2, "mesh", 0), ("mesh", 0, "mesh", 2), ("mesh", 2, "workers", 2), ("workers", 2, "mesh", 2)],
+)
+def test_goes_on_in_another_job(tmp_path: Path, saving: str, before: int, loading: str, after: int) -> None:
+    """More or fewer processes, and workers whose replicas have all of the model."""
+    folder = tmp_path / "checkpoints"
+    run_program("hybrid_parallel_checkpoints", [f"save:{saving}:{folder}"], tmp_path, before)
+    found = run_program("hybrid_parallel_checkpoints", [f"load:{loading}:{folder}"], tmp_path, after)
+    expect_loaded(found[f"checkpoints-{loading}"])
 
 
 @pytest.mark.nightly

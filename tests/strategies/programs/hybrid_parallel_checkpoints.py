@@ -5,7 +5,8 @@ which goes on from a copy of the folder. Writes for each load
     "loaded": the largest difference, behind the load, from what there was at the checkpoint; weights and optimizer
     "weights alone": the same, of weights that `tfdist.checkpoint.load_weights` has read
     "ended": the largest difference at the end of training from one device that was never stopped.
-DTensor's collectives and those of MirroredStrategy can't be in one process, so steps are of one kind or the other.
+DTensor's collectives and those of MirroredStrategy can't be in one process, so steps are of one kind or the other. With
+TF_CONFIG it is a job of several processes.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def strategy_named(name: str) -> Any:
         return None
     if name == "mirrored":
         return tfdist.MirroredStrategy(["CPU:0", "CPU:1"])
+    if name == "workers":
+        return tfdist.MultiWorkerMirroredStrategy()
     return tfdist.HybridParallelStrategy(**MESHES[name])
 
 
@@ -96,7 +99,9 @@ def never_stopped() -> dict[str, np.ndarray]:
 
 def save(name: str, folder: Path) -> None:
     def stop(model: keras.Model) -> None:
-        np.savez(folder.with_suffix(".npz"), state=state(model), weights=flat(model.get_weights()))
+        kept = {"state": state(model), "weights": flat(model.get_weights())}
+        if tfdist.cluster.resolve().is_chief:
+            np.savez(folder.with_suffix(".npz"), **kept)
         raise Stop
 
     with contextlib.suppress(Stop):
@@ -104,7 +109,8 @@ def save(name: str, folder: Path) -> None:
 
 
 def load(name: str, folder: Path) -> dict[str, float]:
-    copy = shutil.copytree(folder, folder.with_suffix(f".{name}"))
+    is_job = tfdist.cluster.resolve().num_workers > 1
+    copy = folder if is_job else shutil.copytree(folder, folder.with_suffix(f".{name}"))
     kept, loaded, alone = np.load(folder.with_suffix(".npz")), [], make(name)
     tfdist.checkpoint.load_weights(alone, copy)
     model = make(name)
@@ -119,8 +125,8 @@ def load(name: str, folder: Path) -> dict[str, float]:
 
 
 def main(output: str, *steps: str) -> None:
-    tfdist.layouts.logical_cpus(4)
-    found = {}
+    cluster, found = tfdist.cluster.resolve(), {}
+    tfdist.layouts.logical_cpus(4 // cluster.num_workers)
     for step in steps:
         kind, name, folder = step.split(":")
         if kind == "save":
@@ -128,7 +134,8 @@ def main(output: str, *steps: str) -> None:
             continue
         found[f"{Path(folder).name}-{name}"] = load(name, Path(folder))
         print(found, flush=True)
-    Path(output).write_text(json.dumps(found))
+    if cluster.is_chief:
+        Path(output).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
