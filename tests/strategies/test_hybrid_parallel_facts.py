@@ -60,6 +60,7 @@ SAID = {
     "xla": ("Expected: jit_compile=False or 'auto'", "Leave jit_compile out"),
     "operation": ("'AvgPoolGrad'", "average_pooling1d", "Use MaxPooling"),
     "loop": ("can't split a loop", "map/while", "unroll=True"),
+    "eager mask": ("Expected: run_eagerly=False", "StridedSlice got a regular tensor"),
     "metric made outside": ("writes to variables of the mesh only", "counted/total", "Make it in the scope"),
     "ragged": ("Received: a RaggedTensor", "dataset.map()"),
     "cut too late": ("at the beginning of the program",),

@@ -63,11 +63,23 @@ def _name_of(handle: Any, graph: Any) -> str:
 def explained(graph: tf.Graph | None) -> Iterator[None]:
     """In place of DTensor's error, one that says where the operation comes from and what to do.
 
+    Args:
+        graph: of the step; None where it runs eagerly.
+
     Raises:
-        ValueError: the graph has an operation that DTensor doesn't know, or can't lay out as it is used.
+        ValueError: the graph has an operation that DTensor doesn't know, or can't lay out as it is used; or a step that
+            runs eagerly mixes the mesh's tensors with others.
     """
     try:
         yield
+    except tf.errors.UnimplementedError as error:
+        if "expecting a DTensor" in str(error):
+            raise ValueError(
+                "Eagerly, DTensor takes no tensors that a layer makes for itself, such as attention's causal mask. "
+                "Expected: run_eagerly=False in model.compile(), where it does. Received: run_eagerly=True, and "
+                f"{_said(error).partition('. Currently')[0]}."
+            ) from error
+        raise
     except tf.errors.UnknownError as error:
         unknown = _NO_RULE.search(str(error))
         if unknown is not None:
@@ -79,7 +91,7 @@ def explained(graph: tf.Graph | None) -> Iterator[None]:
 
 def _said(error: Exception) -> str:
     """What DTensor's compiler said, without places in its source and the code of the operation."""
-    text = str(error).partition("error: ")[2] or str(error)
+    text = str(error).partition("error: ")[2] or str(error).partition("The op/function ")[2] or str(error)
     return text.partition("\n")[0].strip().removesuffix(".")
 
 

@@ -112,7 +112,8 @@ def compiled(strategy: Any, model: Any, step: Callable[[Any], Any], *, whole: bo
         leaves = tf.nest.flatten(batch)
         with dtensor.default_mesh(strategy.mesh), strategy.computing_on(batch):
             if model.run_eagerly:
-                return run(batch)
+                with explained(None):
+                    return run(batch)
             function = function_for(batch, leaves)
             with explained(function.graph):
                 return function(*[leaf for leaf in leaves if tf.is_tensor(leaf)])

@@ -125,6 +125,12 @@ def errors() -> dict[str, str]:
     def looped() -> keras.Model:
         return keras.Sequential([keras.Input((8,)), layers.Lambda(lambda x: tf.map_fn(tf.nn.relu, x)), layers.Dense(4)])
 
+    def masked() -> keras.Model:
+        inputs = keras.Input((8,))
+        rows = layers.Reshape((4, 2))(inputs)
+        rows = layers.MultiHeadAttention(2, 2)(rows, rows, use_causal_mask=True)
+        return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(rows)))
+
     counted = keras.metrics.MeanSquaredError(name="counted")
 
     mistakes: dict[str, Callable[[], Any]] = {
@@ -136,6 +142,7 @@ def errors() -> dict[str, str]:
         "xla": lambda: train(jit_compile=True),
         "operation": lambda: train(pooled),
         "loop": lambda: train(looped),
+        "eager mask": lambda: train(masked, run_eagerly=True),
         "metric made outside": lambda: train(metrics=[counted]),
         "ragged": lambda: train(x=tf.ragged.constant([[0.0]] * 8)),
         "cut too late": lambda: tfdist.layouts.logical_cpus(2),
