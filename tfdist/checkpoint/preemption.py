@@ -45,6 +45,8 @@ Boundary = tuple[int, int]
 AGREE_SECONDS = 60.0
 #: How long the chief stays for the others to have heard that all is saved.
 LEAVE_SECONDS = 10.0
+#: How long the end of a fit waits for the chief to hear of it, who may be stopped or cut off.
+_OVER_SECONDS = 2.0
 #: TensorFlow keeps what was asked for until it is there, also when nobody waits any more: so it is asked for rarely.
 _SLICE_SECONDS = 3600.0
 #: What is published in place of a notice, so that watchers end.
@@ -236,7 +238,7 @@ class SharedPreemption(Preemption):
         if not self._watcher.is_alive():
             return
         try:
-            publish_first(f"{self._key}/notice", _OVER, LEAVE_SECONDS)
+            publish_first(f"{self._key}/notice", _OVER, _OVER_SECONDS)
         except tf.errors.DeadlineExceededError:
             return  # the chief can't be reached; the watcher waits for it too, and holds up nobody
         except tf.errors.OpError:
