@@ -1,12 +1,13 @@
 """What K micro-batches send: `python -m tests.gradients.programs.traffic SETUP OUTPUT` trains with several K.
 
 For each K, and for an accumulation that never ends, which sends what is no gradient, it keeps the collectives that ran,
-the bytes that went over the loopback device, the flushes and the optimizer steps.
+the bytes that this process sent and received, the flushes and the optimizer steps.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 
 from tests.helpers.setups import Setup
+from tests.helpers.tcp_bytes import tcp_bytes
 from tfdist._compat import tensorflow as tf_compat
 from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist.gradients import AccumulationOptions
@@ -49,10 +51,9 @@ def measured(setup: Setup, x: np.ndarray, steps: int) -> dict[str, int]:
 def counters(model: keras.Model) -> dict[str, int]:
     """What has happened so far."""
     accumulation = accumulation_of(model.optimizer)
-    (received,) = [line for line in Path("/proc/net/dev").read_text().splitlines() if line.strip().startswith("lo:")]
     return {
         "collectives": max((int(key.numpy()) for key in tf_compat._counters.values()), default=0),
-        "bytes": int(received.split()[1]),
+        "bytes": sum(tcp_bytes(os.getpid())),
         "flushes": 0 if accumulation is None else int(accumulation.state.flushes.numpy()),
         "optimizer steps": int(model.optimizer.iterations),
     }
