@@ -1,9 +1,10 @@
-"""Collectives that move values between replicas and add nothing up: all-gather and all-to-all.
+"""Collectives of one flat tensor, launched by each replica for itself.
 
-Upstream: `ReplicaContext.all_gather` sends the shapes first, transposes and pads, and there is no all-to-all.
-Here: the launcher of the replica's device, which has both, for values whose shapes are equal on all replicas. Only
-while a function is traced: eagerly replicas run one after another, and the first would wait for ever.
-Seen in TensorFlow 2.21. Can go when replica contexts have both for equal shapes.
+Upstream: `ReplicaContext.all_reduce` brings all replicas together to launch for them, in another thread.
+`ReplicaContext.all_gather` sends the shapes first, transposes and pads, and there is no all-to-all.
+Here: what the strategy has for the replica's device, for values whose shapes are equal on all replicas. Only while a
+function is traced: eagerly replicas run one after another, and the first would wait for ever.
+Seen in TensorFlow 2.21. Can go when replica contexts have all three for equal shapes.
 """
 
 from __future__ import annotations
@@ -14,12 +15,29 @@ import tensorflow as tf
 from tensorflow.python.distribute import cross_device_ops
 from tensorflow.python.ops import collective_ops
 
+from tfdist._compat.tensorflow_repeated_keys import repeated_keys
+
 
 def can_exchange() -> bool:
     """Whether this is the trace of a replica whose strategy has collectives."""
     extended = tf.distribute.get_strategy().extended
     communicator = getattr(extended, "_cross_device_ops", None)
     return not tf.executing_eagerly() and isinstance(communicator, cross_device_ops.CollectiveAllReduce)
+
+
+def all_reduce(value: tf.Tensor) -> tf.Tensor:
+    """The sum of the replicas' values, by the strategy's own transport.
+
+    Args:
+        value: [n], the same static shape on every replica.
+    """
+    context = tf.distribute.get_replica_context()
+    extended = context.strategy.extended
+    options = extended._communication_options
+    with repeated_keys(value):
+        communicator = extended._cross_device_ops
+        (total,) = communicator._all_reduce(tf.distribute.ReduceOp.SUM, [value], context._replica_id, options)
+    return total
 
 
 def all_gather(value: tf.Tensor) -> tf.Tensor:

@@ -1,21 +1,26 @@
-"""Buckets: several tensors, or parts of a large one, that are sent together as one flat tensor.
+"""Buckets: several tensors, or a part of a large one, that are sent together as one flat tensor.
 
-A backward pass makes the gradients of the last layers first, so buckets are filled from the last value to the first:
+A backward pass makes the gradients of the last layers first, so buckets are filled from the last value to the first and
+sent in the order in which they are full:
 
-    values     w1 [2.5 buckets]      b1    w2          b2
-    buckets    4: w1   3: w1   2: w1 b1    1: w2 b2         in the order in which they are ready
+    values      w1 [2.5 buckets]   b1   w2 [0.5 buckets]   b2   w3
+    sent        w2        w1, a third   w1, a third   w1, a third        w3 b2 b1
 
-Large values are cut into equal parts that fit, small ones are joined. Which part is in which bucket depends on shapes
-only, so it is the same on all replicas.
+What is larger than a bucket is cut into equal parts. What has at least a quarter of its size goes alone, since joining
+means copying; the rest is joined. Which part is in which bucket depends on shapes only, so it is the same on all
+replicas.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+
+#: A value that fills this share of a bucket isn't joined with others.
+_ALONE = 0.25
 
 
 class Part(NamedTuple):
@@ -31,23 +36,25 @@ class Part(NamedTuple):
         return self.end - self.begin
 
 
-def plan_buckets(sizes: Sequence[int], limit: int) -> list[list[Part]]:
+def plan_buckets(sizes: Sequence[int], limit: int) -> Iterator[list[Part]]:
     """What goes into each bucket, in the order in which the buckets are sent.
 
     Args:
         sizes: elements of each value.
         limit: elements of a bucket at most.
     """
-    buckets: list[list[Part]] = []
-    room = 0
+    joined: list[Part] = []
     for place in reversed(range(len(sizes))):
         for part in _parts(place, sizes[place], limit):
-            if not buckets or part.size > room:
-                buckets.append([])
-                room = limit
-            buckets[-1].append(part)
-            room -= part.size
-    return buckets
+            if part.size >= _ALONE * limit:
+                yield [part]
+                continue
+            if part.size + sum(one.size for one in joined) > limit:
+                yield joined
+                joined = []
+            joined.append(part)
+    if joined:
+        yield joined
 
 
 def _parts(place: int, size: int, limit: int) -> list[Part]:
@@ -75,13 +82,25 @@ def in_buckets(
     flat = [tf.reshape(value, [-1]) for value in values]
     found: list[dict[int, tf.Tensor]] = [{} for _ in values]
     for bucket in plan_buckets([one.shape.num_elements() for one in flat], limit):
-        parts = [flat[part.place][part.begin : part.end] for part in bucket]
-        sent = send(tf.concat(parts, 0) if len(parts) > 1 else parts[0])
-        for part, piece in zip(bucket, tf.split(sent, [part.size for part in bucket]), strict=True):
+        sent = send(_concatenated([_cut(flat[part.place], part) for part in bucket]))
+        for part, piece in zip(bucket, _split(sent, bucket), strict=True):
             found[part.place][part.begin] = piece
-    return [_joined(pieces, value) for pieces, value in zip(found, values, strict=True)]
+    return [
+        tf.reshape(_concatenated([pieces[begin] for begin in sorted(pieces)]), value.shape)
+        for pieces, value in zip(found, values, strict=True)
+    ]
 
 
-def _joined(pieces: dict[int, tf.Tensor], like: tf.Tensor) -> tf.Tensor:
-    ordered = [pieces[begin] for begin in sorted(pieces)]
-    return tf.reshape(tf.concat(ordered, 0) if len(ordered) > 1 else ordered[0], like.shape)
+# Where there is nothing to cut or to join, nothing is copied.
+
+
+def _cut(flat: tf.Tensor, part: Part) -> tf.Tensor:
+    return flat if part.size == flat.shape.num_elements() else flat[part.begin : part.end]
+
+
+def _concatenated(pieces: list[tf.Tensor]) -> tf.Tensor:
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+
+
+def _split(flat: tf.Tensor, bucket: list[Part]) -> list[tf.Tensor]:
+    return [flat] if len(bucket) == 1 else tf.split(flat, [part.size for part in bucket])
