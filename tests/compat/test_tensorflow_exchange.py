@@ -16,6 +16,9 @@ def test_strategies_have_a_launcher_for_each_replica():
     communicator = strategy.extended._cross_device_ops
     canary.check(isinstance(communicator, cls), "MirroredStrategy has no CollectiveAllReduce")
     (launcher,) = communicator._launchers
+    canary.has(strategy.extended, "_communication_options")
+    canary.has(communicator, "_all_reduce")
+    canary.takes(communicator._all_reduce, "SUM", ["value"], 0, "options")
     canary.has(launcher, "_all_gather", "_options", "_group_size", "_group_key", "_device", "_get_ordering_token")
     canary.takes(launcher._all_gather, "value", "options")
     indices = []
