@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorflow.python.eager import context
 
 import tfdist
 from tests.helpers.cluster_runner import run_python
@@ -89,6 +90,7 @@ def test_all_workers_reduce_in_one_order(workers: int, variant: str) -> None:
     """Float32 values of 400, 3, 1 and 30 elements, float64 ones of 70; buckets are 64 float32 or 32 float64."""
     expected = {
         "buckets": [30, *[57] * 6, 58, 4, 23, 23, 24],
+        "fresh keys": [30, *[57] * 6, 58, 4, 23, 23, 24],
         "user's": [200, 200, 34, 70],
         "one bucket": [434, 70],
         "no buckets": [434, 70],
@@ -101,12 +103,21 @@ def test_all_workers_reduce_in_one_order(workers: int, variant: str) -> None:
 
 
 @cluster
+def test_a_bucket_waits_for_no_gradient_of_earlier_layers() -> None:
+    """Four layers, a bucket each: four multiplications forward, and two for each layer backward but one for the last."""
+    for worker in found(2):
+        assert worker["buckets"]["layers"][-4:] == [5, 7, 9, 10]
+        assert worker["no buckets"]["layers"][-1] == 10
+
+
+@cluster
 def test_keys_are_kept_and_none_is_used_twice() -> None:
     for worker in found(2):
         for variant in ("buckets", "user's", "one bucket"):
             keys = [key for _, _, key in worker[variant]["reductions"]]
             assert all(key >= 1 << 30 for key in keys)
             assert len(set(keys)) == len(keys)
+        assert {key for _, _, key in worker["fresh keys"]["reductions"]} == {-1}, "known when they run"
 
 
 @cluster
@@ -120,10 +131,19 @@ def test_the_users_options_come_first() -> None:
         )
 
 
+@cluster
+def test_processes_receive_in_larger_pieces_and_keep_memory() -> None:
+    """A buffer of 64 MB has 16,384 pages, which the second one finds where the first one was."""
+    for worker in found(2):
+        before, after = worker["faults"]
+        assert worker["receive chunk"] == 64 << 10
+        assert after < 2000 < 16_000 < before
+
+
 @pytest.mark.unit
 def test_one_process_has_no_buckets() -> None:
     """Its replicas share memory."""
     strategy = tfdist.MirroredStrategy(["CPU:0"])
     assert strategy.bucket_bytes == 0
-    launchers = strategy.extended._cross_device_ops._launchers
-    assert all("all_reduce" not in vars(launcher) for launcher in launchers)
+    assert not strategy.keeps_keys
+    assert context.context().config.experimental.recv_buf_max_chunk == 0

@@ -116,11 +116,13 @@ class KerasHooks:
         accumulates_for_keras: whether the strategy does what an optimizer's `gradient_accumulation_steps` asks for.
         splits_operations: whether the devices of a mesh share each operation.
         bucket_bytes: of tensors that are summed over replicas, what is sent together at most; 0 for all at once.
+        keeps_keys: whether what is sent in buckets has the same keys in every execution.
     """
 
     accumulates_for_keras = True
     splits_operations = False
     bucket_bytes = 0
+    keeps_keys = False
 
     def whole(self, value: Any) -> Any:
         """A tensor that was drawn at random, the same on all devices; where operations are split."""

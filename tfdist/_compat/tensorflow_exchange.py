@@ -9,6 +9,7 @@ Seen in TensorFlow 2.21. Can go when replica contexts have all three for equal s
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import tensorflow as tf
@@ -34,7 +35,8 @@ def all_reduce(value: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     extended = context.strategy.extended
     options = extended._communication_options
-    with repeated_keys(value):
+    keeps_keys = getattr(context.strategy, "keeps_keys", False)
+    with repeated_keys(value) if keeps_keys else contextlib.nullcontext():
         communicator = extended._cross_device_ops
         (total,) = communicator._all_reduce(tf.distribute.ReduceOp.SUM, [value], context._replica_id, options)
     return total

@@ -33,11 +33,13 @@ class CollectiveSettings:
     Args:
         bucket_bytes: gradients are sent in buckets of at most this; 0 for all at once.
         receive_chunk_bytes: pieces in which a worker receives; 0 for TensorFlow's own.
+        keeps_keys: whether what is sent in buckets has the same keys in every step; only where steps follow each other.
         keeps_memory: whether memory that is freed stays with the process.
     """
 
     bucket_bytes: int = 4 << 20
     receive_chunk_bytes: int = 64 << 10
+    keeps_keys: bool = True
     keeps_memory: bool = True
 
     def apply_to_process(self) -> None:

@@ -117,6 +117,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             return
         given = getattr(options, "bytes_per_pack", 0)
         self.bucket_bytes = given or self.collective_settings.bucket_bytes
+        self.keeps_keys = self.collective_settings.keeps_keys
 
     @property
     def _computes_on_cpus(self) -> bool:

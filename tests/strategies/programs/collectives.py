@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 import tfdist
 from tfdist.gradients import sum_over_replicas
@@ -26,6 +28,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Any]] = {
     "buckets": ({"bucket_bytes": BUCKET_BYTES}, None),
     "one bucket": ({}, None),
     "no buckets": ({"bucket_bytes": 0}, None),
+    "fresh keys": ({"bucket_bytes": BUCKET_BYTES, "keeps_keys": False}, None),
     "user's": ({}, Options(bytes_per_pack=1024)),
 }
 #: Elements of what is summed directly: one that is cut, small ones, of two dtypes.
@@ -86,9 +89,49 @@ def reduced(strategy: Any) -> tuple[list[np.ndarray], list[tuple[str, int, int]]
     return sums, found
 
 
+def layers_before_each_reduction(strategy: Any) -> list[int]:
+    """Multiplications that each all-reduce of a step waits for, in the order in which they are launched."""
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((8,)), *[keras.layers.Dense(8, use_bias=False) for _ in range(4)]])
+        model.compile("sgd", "mse")
+        model.optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step() -> None:
+        def in_replica() -> None:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(model(tf.ones([2, 8])))
+            gradients = tape.gradient(loss, model.trainable_variables)
+            model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+        strategy.run(in_replica)
+
+    operations = step.get_concrete_function().graph.get_operations()
+    reductions = [one for one in operations if one.type == "CollectiveReduceV2"]
+    return [sum(one.type == "MatMul" for one in _waited_for(reduction)) for reduction in reductions]
+
+
+def _waited_for(operation: tf.Operation) -> set[tf.Operation]:
+    found, ahead = set(), [operation]
+    while ahead:
+        one = ahead.pop()
+        if one not in found:
+            found.add(one)
+            ahead += [*one.control_inputs, *(value.op for value in one.inputs)]
+    return found
+
+
+def page_faults() -> int:
+    """Of a buffer of 64 MB that follows another one."""
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        bytearray(64 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 def main(folder: Path, variants: list[str]) -> None:
     """All in one process."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"faults": [page_faults()]}
     for name in variants:
         strategy = make_strategy(*VARIANTS[name])
         with strategy.scope():
@@ -99,8 +142,11 @@ def main(folder: Path, variants: list[str]) -> None:
             "sums": sums,
             "reductions": reductions,
             "bucket_bytes": strategy.bucket_bytes,
+            "layers": layers_before_each_reduction(strategy),
         }
         keras.backend.clear_session()
+    found["faults"].append(page_faults())
+    found["receive chunk"] = context.context().config.experimental.recv_buf_max_chunk
     (folder / f"{strategy.worker_index}.pickle").write_bytes(pickle.dumps(found))
 
 
