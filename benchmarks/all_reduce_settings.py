@@ -25,7 +25,6 @@ from tfdist.cluster.ports import HeldPorts
 
 TASK = str(Path(__file__).with_name("all_reduce_task.py"))
 SIZES = [["100 MB", 25_000_000, 5], ["4 KB", 1024, 150]]
-STEPS = 150
 #: Name, settings that differ from the defaults.
 VARIANTS: dict[str, Any] = {
     "one worker": None,
@@ -40,10 +39,13 @@ VARIANTS: dict[str, Any] = {
 }
 
 
-def run(settings: Any, link: Link | None = None, timeout_seconds: float = 180) -> dict[str, float]:
+def run(
+    settings: Any, link: Link | None = None, *, steps: int = 150, hidden: int = 2, timeout_seconds: float = 180
+) -> dict[str, Any]:
     """What the first worker has measured."""
     workers = 1 if settings is None else 2
-    spec = {"settings": settings, "steps": STEPS, "sizes": [] if workers == 1 else SIZES}
+    sizes = [] if workers == 1 else SIZES
+    spec = {"settings": settings, "steps": steps, "sizes": sizes, "hidden": hidden, "timeline": hidden > 2}
     command = [sys.executable, TASK, json.dumps(spec)]
     with HeldPorts(workers) as held, tempfile.TemporaryDirectory(prefix="tfdist-all-reduce-") as folder:
         hosts = ADDRESSES if link else ("127.0.0.1",) * 2
@@ -82,15 +84,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="names of variants, by commas")
     parser.add_argument("--megabits", type=int, default=0, help="of a link between the two; 0 for loopback")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--hidden", type=int, default=2, help="layers; above 2 the buckets of a step are shown too")
     options = parser.parse_args()
     chosen = {n: s for n, s in VARIANTS.items() if not options.only or n in options.only.split(",")}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
     with limited_link(options.megabits) if options.megabits else contextlib.nullcontext() as link:
         for _ in range(options.rounds):
             for name, settings in chosen.items():
-                found[name].append(run(settings, link))
+                found[name].append(run(settings, link, steps=options.steps, hidden=options.hidden))
     medians = {
-        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+        name: {key: statistics.median(one[key] for one in rounds) for key in rounds[0] if key != "buckets"}
         for name, rounds in found.items()
     }
     alone = medians.get("one worker", {}).get("step")
@@ -103,6 +107,9 @@ def main() -> None:
             f"memory {of['peak_mb']:4.0f} MB, {of['left_mb']:4.0f} MB at the end",
             flush=True,
         )
+    for name, rounds in found.items():
+        for size, ready, back in rounds[-1].get("buckets", []):
+            print(f"{name}: {size / 2**20:5.1f} MB ready at {ready:6.1f} ms, back at {back:6.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""One worker of all_reduce_settings.py: `all_reduce_task.py SPEC`, JSON of "settings", "sizes" and "steps".
+"""One worker of all_reduce_settings.py: `all_reduce_task.py SPEC`, JSON of "settings", "sizes", "steps", "hidden".
 
-Prints a line of JSON: seconds of an all-reduce of each size, seconds of a training step, and memory.
+Prints a line of JSON: seconds of an all-reduce of each size, seconds of a training step, memory, and the buckets of a
+step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import tfdist  # noqa: E402
-from tfdist.gradients import sum_over_replicas  # noqa: E402
+from tfdist._compat.tensorflow_control_inputs import let_run  # noqa: E402
+from tfdist.gradients import reduction, sum_over_replicas  # noqa: E402
 
 EXAMPLES, WARM_UP = 128, 15
 
@@ -44,8 +46,8 @@ def make_strategy() -> Any:
 
 
 def make_model() -> keras.Model:
-    """784-1024-1024-10, 1.9 million parameters."""
-    hidden = [keras.layers.Dense(1024, activation="relu") for _ in range(2)]
+    """784, hidden layers of 1024, 10; with two of them 1.9 million parameters."""
+    hidden = [keras.layers.Dense(1024, activation="relu") for _ in range(SPEC["hidden"])]
     model = keras.Sequential([keras.Input((784,)), *hidden, keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
@@ -117,6 +119,48 @@ def fit_seconds(strategy: Any, steps: int) -> tuple[float, float]:
     return clock.medians()
 
 
+def seconds_at(*values: tf.Tensor) -> tf.Tensor:
+    """When values are there; beside other operations with effects."""
+    with tf.control_dependencies(values):
+        now = tf.timestamp()
+    let_run(now.op)
+    return now
+
+
+def timeline(strategy: Any, steps: int = 20) -> list[list[float]]:
+    """Of each bucket of a step, in ms since the step's begin: bytes, ready, back; the last is the whole gradient."""
+    with strategy.scope():
+        model = make_model()
+        model.optimizer.build(model.trainable_variables)
+    loss, stamps = keras.losses.SparseCategoricalCrossentropy(from_logits=True), []
+    launch = reduction.all_reduce
+
+    def stamped(value: tf.Tensor) -> tf.Tensor:
+        ready, total = seconds_at(value), launch(value)
+        stamps.append([tf.constant(4.0 * value.shape[0], tf.float64), ready, seconds_at(total)])
+        return total
+
+    @tf.function
+    def step(batch: Any) -> Any:
+        def in_replica(batch: Any) -> Any:
+            begin = seconds_at(batch[0])
+            del stamps[:]
+            with tf.GradientTape() as tape:
+                value = loss(batch[1], model(batch[0], training=True))
+            gradients = tape.gradient(value, model.trainable_variables)
+            done = seconds_at(*gradients)
+            model.optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+            return [[size, ready - begin, back - begin] for size, ready, back in [*stamps, [0.0, done, done]]]
+
+        return strategy.run(in_replica, (batch,))
+
+    reduction.all_reduce = stamped
+    batches = iter(strategy.experimental_distribute_dataset(data()))
+    found = [tf.nest.map_structure(float, step(next(batches))) for _ in range(steps)]
+    reduction.all_reduce = launch
+    return np.median(np.asarray(found)[steps // 2 :] * [1, 1e3, 1e3], axis=0).round(1).tolist()
+
+
 def own_loop_seconds(strategy: Any, steps: int) -> tuple[float, float]:
     """Of a step of tf.distribute's own kind of loop, since stock TensorFlow has no `fit` here."""
     with strategy.scope():
@@ -147,12 +191,14 @@ def own_loop_seconds(strategy: Any, steps: int) -> tuple[float, float]:
 
 def main() -> None:
     strategy = make_strategy()
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for name, elements, times in SPEC.get("sizes", []):
         found[name] = all_reduce_seconds(strategy, elements, times)
     if SPEC.get("steps"):
         measure = own_loop_seconds if SPEC["settings"] == "stock" else fit_seconds
         found["step"], found["cpu"] = measure(strategy, SPEC["steps"])
+    if SPEC.get("timeline") and strategy is not None and SPEC["settings"] != "stock":
+        found["buckets"] = timeline(strategy)
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with open("/proc/self/statm") as statm:
         found["left_mb"] = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

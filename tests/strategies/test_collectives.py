@@ -104,7 +104,7 @@ def test_all_workers_reduce_in_one_order(workers: int, variant: str) -> None:
 
 @cluster
 def test_a_bucket_waits_for_no_gradient_of_earlier_layers() -> None:
-    """Four layers, a bucket each: four multiplications forward, and two for each layer backward but one for the last."""
+    """Four layers, a bucket each: four multiplications forward; backward two for each layer but the first."""
     for worker in found(2):
         assert worker["buckets"]["layers"][-4:] == [5, 7, 9, 10]
         assert worker["no buckets"]["layers"][-1] == 10

@@ -4,7 +4,8 @@ The way of one execution (`steps_per_execution` global batches):
 
     iterator -> step (cross-replica) -> replica_step in each replica: Keras' train_step, then what the layers assigned
     is averaged -> after the last step the metric variables are summed over the replicas in one all-reduce and the
-    results computed from the sums, so logs are of the global data at every step and equal on all workers.
+    results computed from the sums, so logs are of the global data at every step and equal on all workers; with several
+    workers only where somebody on any of them looks at the logs of batches. Keras takes an epoch's from the metrics.
 
 What a train_step returns beside results of its metrics is averaged over the replicas, weighted by their rows; with
 steps_per_execution > 1 the last step's value is returned, as Keras does.
