@@ -27,10 +27,12 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("steps", [2, 4, 16])
-def test_one_optimizer_step_and_one_collective_for_all_gradients(measured, steps: int) -> None:
+def test_one_optimizer_step_and_one_all_reduce_for_all_gradients(measured, steps: int) -> None:
+    """Between workers it is in buckets: each of the two large kernels, and the rest."""
     counts, never = measured[steps], measured[NEVER]
+    buckets = 3 if measured[0]["is_cluster"] else 1
     assert counts["flushes"] == counts["optimizer steps"] == MICRO_BATCHES // steps
-    assert counts["collectives"] - never["collectives"] == MICRO_BATCHES // steps
+    assert counts["collectives"] - never["collectives"] == buckets * MICRO_BATCHES // steps
     assert measured[1]["optimizer steps"] == MICRO_BATCHES
 
 

@@ -115,10 +115,14 @@ class KerasHooks:
     Attributes:
         accumulates_for_keras: whether the strategy does what an optimizer's `gradient_accumulation_steps` asks for.
         splits_operations: whether the devices of a mesh share each operation.
+        bucket_bytes: of tensors that are summed over replicas, what is sent together at most; 0 for all at once.
+        keeps_keys: whether what is sent in buckets has the same keys in every execution.
     """
 
     accumulates_for_keras = True
     splits_operations = False
+    bucket_bytes = 0
+    keeps_keys = False
 
     def whole(self, value: Any) -> Any:
         """A tensor that was drawn at random, the same on all devices; where operations are split."""
@@ -231,6 +235,16 @@ class LastCallback:
 
     def after_fit(self) -> None:
         """The `fit` is over, also if it ended by an exception."""
+
+
+def note_log_readers(model: Any, has_any: bool) -> None:
+    """Note whether anybody looks at the logs of single batches in the `fit` under way."""
+    model.__dict__["_tfdist_log_readers"] = has_any
+
+
+def has_log_readers(model: Any) -> bool:
+    """Whether anybody looks at the logs of single batches in the `fit` under way."""
+    return model.__dict__.get("_tfdist_log_readers", True)
 
 
 def note_epoch_iterator(model: Any, iterator: Any) -> None:

@@ -25,6 +25,7 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 from keras.src.trainers.trainer import Trainer
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_log_readers import reads_batch_logs
 from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist.log import logger
 
@@ -92,7 +93,11 @@ def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _upstream["fit"](self, *args, **kwargs)
     data, steps = arguments.arguments.get("x"), arguments.arguments.get("steps_per_epoch")
     ours = {type(one): one for part in reversed(participants) for one in part.fit_callbacks(data, steps)}
-    arguments.arguments["callbacks"] = _with_last(_with_callbacks(self, [*ours.values()], given), given)
+    callbacks = _with_last(_with_callbacks(self, [*ours.values()], given), given)
+    arguments.arguments["callbacks"] = callbacks
+    # A list that the user has made has the progress bar in it.
+    verbose = 0 if isinstance(callbacks, keras.callbacks.CallbackList) else arguments.arguments.get("verbose", "auto")
+    hooks.note_log_readers(self, reads_batch_logs(_listed(callbacks), verbose))
     hooks.begin_fit(self)
     try:
         for accumulation in hooks.accumulations_of(self):

@@ -13,6 +13,8 @@ from tensorflow.python.distribute import cross_device_ops
 from tensorflow.python.eager import context
 from tensorflow.python.framework import config
 
+from tfdist._compat.tensorflow_repeated_keys import repeated_key
+
 #: Far above the keys that TensorFlow counts up from in Python.
 _FIRST_KEY = 1 << 29
 
@@ -28,17 +30,21 @@ def use_runtime_instance_keys(strategy: tf.distribute.Strategy) -> None:
 
     Upstream: `CollectiveReplicaLauncher._next_instance_key` captures a key per function call, which fails where a
     function is called inside a conditional, and so with steps_per_execution > 1 ("placeholder" error).
-    Here: inside functions the key comes from a counter variable; every replica counts alike. One launcher instance
-    is changed at a time, no class. Seen in TensorFlow 2.21. Can go when upstream keys work in control flow.
+    Here: inside functions the key comes from a counter variable, which every replica counts alike, unless an
+    all-reduce keeps its key (tensorflow_repeated_keys.py). One launcher instance is changed at a time, no class. Seen
+    in TensorFlow 2.21. Can go when upstream keys work in control flow.
     """
+    for launcher in _launchers(strategy):
+        _count_keys(launcher)
+
+
+def _launchers(strategy: tf.distribute.Strategy) -> list[Any]:
     communicators = {
         id(value): value
         for value in vars(strategy.extended).values()
         if isinstance(value, cross_device_ops.CollectiveAllReduce)
     }
-    for communicator in communicators.values():
-        for launcher in communicator._launchers:
-            _count_keys(launcher)
+    return [launcher for communicator in communicators.values() for launcher in communicator._launchers]
 
 
 def _count_keys(launcher: Any) -> None:
@@ -48,6 +54,9 @@ def _count_keys(launcher: Any) -> None:
     def next_key() -> Any:
         if tf.executing_eagerly():
             return upstream()
+        repeated = repeated_key(launcher)
+        if repeated is not None:
+            return tf.constant(repeated)
         with tf.device("CPU:0"):
             return counter.assign_add(1, read_value=True)
 

@@ -32,6 +32,8 @@ class ConsistencyGuard(keras.callbacks.Callback):
         >>> model.fit(dataset, epochs=10, callbacks=[tfdist.callbacks.ConsistencyGuard(every_steps=500)])
     """
 
+    reads_batch_logs = False
+
     def __init__(self, *, every_steps: int = 1000) -> None:
         super().__init__()
         if every_steps < 1:

@@ -42,6 +42,8 @@ class InputMonitor(keras.callbacks.Callback):
         [0.03, 0.01, ...]
     """
 
+    reads_batch_logs = False
+
     def __init__(self, *, warn_above: float = 0.2, every_steps: int | None = None) -> None:
         super().__init__()
         if not 0 <= warn_above <= 1:

@@ -7,6 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfdist._compat import hooks
+from tfdist._compat.tensorflow_exchange import all_reduce, can_exchange
+from tfdist.gradients.buckets import in_buckets
+
 
 def all_reduce_gradients(gradients: list[Any], *, share: tf.Tensor | None = None) -> list[Any]:
     """Sum gradients over all replicas; call it in replica context.
@@ -52,7 +56,9 @@ def _scaled(operation: Callable[[Any, Any], Any], gradient: Any, scalar: tf.Tens
 
 
 def sum_over_replicas(values: list[Any]) -> list[Any]:
-    """Each value's sum over all replicas, in one all-reduce for each dtype; call it in replica context.
+    """Each value's sum over all replicas; call it in replica context.
+
+    In one all-reduce for each dtype, or, under strategies that span processes, in buckets, the last values first.
 
     Args:
         values: tensors and IndexedSlices, of equal shapes on every replica; IndexedSlices may have any number of rows.
@@ -63,7 +69,28 @@ def sum_over_replicas(values: list[Any]) -> list[Any]:
     sums: list[Any] = [None] * len(values)
     for dtype in sorted({value.dtype.name for value in values}):
         places = [place for place, value in enumerate(values) if value.dtype.name == dtype]
-        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[place] for place in places])
+        reduced = _all_reduced(context, [values[place] for place in places])
         for place, total in zip(places, reduced, strict=True):
             sums[place] = total
     return sums
+
+
+def _all_reduced(context: Any, values: list[Any]) -> list[Any]:
+    bucket_bytes = getattr(hooks.active_strategy(), "bucket_bytes", 0)
+    if not bucket_bytes or not can_exchange():
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+    sums = list(values)
+    fitting = [place for place, value in enumerate(values) if _fits_buckets(value)]
+    in_order = in_buckets([values[place] for place in fitting], all_reduce, bucket_bytes=bucket_bytes)
+    for place, total in zip(fitting, in_order, strict=True):
+        sums[place] = total
+    rest = [place for place in range(len(values)) if place not in fitting]
+    if rest:
+        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[place] for place in rest])
+        for place, total in zip(rest, reduced, strict=True):
+            sums[place] = total
+    return sums
+
+
+def _fits_buckets(value: Any) -> bool:
+    return not isinstance(value, tf.IndexedSlices) and value.shape.is_fully_defined()

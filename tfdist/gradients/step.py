@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from tfdist._compat import hooks
+from tfdist.gradients.reduction import sum_over_replicas
 
 
 class _Mean(NamedTuple):
@@ -86,7 +87,7 @@ class ReplicaStep(hooks.Step):
         if self._rows is None:
             return tf.constant(float(self._replicas), weight_dtype())
         if self._total_rows is None:
-            self._total_rows = _all_reduce_sum(self._rows)
+            (self._total_rows,) = sum_over_replicas([self._rows])
         return self._total_rows
 
     def gradient_share(self) -> tf.Tensor | None:
@@ -204,8 +205,8 @@ class ReplicaStep(hooks.Step):
     def _total(self, divisor: tf.Tensor) -> tf.Tensor:
         """The divisor's sum over replicas; the rows' sum comes along in the same all-reduce if it is not known."""
         if self._rows is None or self._total_rows is not None:
-            return _all_reduce_sum(divisor)
-        total = _all_reduce_sum(tf.stack([divisor, self._rows]))
+            return sum_over_replicas([divisor])[0]
+        (total,) = sum_over_replicas([tf.stack([divisor, self._rows])])
         self._total_rows = total[1]
         return total[0]
 

@@ -24,6 +24,8 @@ class FitPosition(keras.callbacks.Callback):
         steps_per_epoch: As given to `fit`: then its epochs are not those of the data, which passes one after another.
     """
 
+    reads_batch_logs = False
+
     def __init__(self, positions: list[Position], steps_per_epoch: int | None) -> None:
         super().__init__()
         self._positions = positions

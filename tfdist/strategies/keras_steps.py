@@ -4,7 +4,8 @@ The way of one execution (`steps_per_execution` global batches):
 
     iterator -> step (cross-replica) -> replica_step in each replica: Keras' train_step, then what the layers assigned
     is averaged -> after the last step the metric variables are summed over the replicas in one all-reduce and the
-    results computed from the sums, so logs are of the global data at every step and equal on all workers.
+    results computed from the sums, so logs are of the global data at every step and equal on all workers; with several
+    workers only where somebody on any of them looks at the logs of batches. Keras takes an epoch's from the metrics.
 
 What a train_step returns beside results of its metrics is averaged over the replicas, weighted by their rows; with
 steps_per_execution > 1 the last step's value is returned, as Keras does.
@@ -13,6 +14,7 @@ steps_per_execution > 1 the last step's value is returned, as Keras does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -58,6 +60,7 @@ class StepFunction:
         self._execution = self._compile(self._execute)
         self._results = self._compile(self._metric_results)
         self._waited: Any = 0.0
+        self._skips_results = False
         record_results(model.metrics)
 
     @property
@@ -80,12 +83,29 @@ class StepFunction:
             return self._on_batch(next(iterator))
         is_first = self._training and hooks.is_first_of_fit(self._model, "step")
         if is_first:
+            self._skips_results = False
             self._strategy.check_before_steps(self._model)
         with self._strategy.peers.execution(), explained():
-            logs, rows, self._waited = self._execution(iterator)
+            wants_results = not self._skips_results or not hooks.is_fitting(self._model)
+            logs, rows, self._waited = self._execution(iterator, wants_results)
         if is_first:
             refuse_small("batch size", int(rows), self._strategy)
+            self._skips_results = self._may_skip_results(logs)
         return logs
+
+    def _may_skip_results(self, logs: Logs) -> bool:
+        """Whether nobody on any worker looks at logs of batches; Keras takes an epoch's from the metrics themselves."""
+        if self._strategy.num_workers == 1:
+            return False
+        are_metrics = self._logs.are_results and isinstance(logs, dict) and set(logs) == self._metric_names
+        needs = hooks.has_log_readers(self._model) or self._model.run_eagerly or not are_metrics
+        return b"1" not in self._strategy.gather_bytes(b"1" if needs else b"0")
+
+    @functools.cached_property
+    def _metric_names(self) -> set[str]:
+        """As Keras has them in an epoch's logs; traced, since reading metrics would be a collective."""
+        traced = tf.function(tf.autograph.experimental.do_not_convert(self._model.get_metrics_result))
+        return set(traced.get_concrete_function().structured_outputs)
 
     def _on_batch(self, batch: Any) -> Logs:
         """`train_on_batch`, `test_on_batch`: the batch is the global batch, the same on every worker."""
@@ -93,8 +113,13 @@ class StepFunction:
             others, _ = self._one_step(self._strategy.split_batch(batch))
             return self._logs.merge(others, self._results())
 
-    def _execute(self, iterator: Any) -> tuple[Logs, tf.Tensor, tf.Tensor]:
-        """Logs, the rows of the first global batch, and the seconds that were waited for input."""
+    def _execute(self, iterator: Any, wants_results: bool) -> tuple[Logs, tf.Tensor, tf.Tensor]:
+        """Logs, the rows of the first global batch, and the seconds that were waited for input.
+
+        Args:
+            iterator: of global batches.
+            wants_results: whether anybody looks at the logs; without, the results of metrics are NaN.
+        """
 
         def ask_first() -> tuple[Any, Any]:
             batch = iterator.get_next()
@@ -106,7 +131,8 @@ class StepFunction:
             others, rows = self._one_step(batch)
         if self._steps > 1:
             others, waited = self._remaining_steps(iterator, others, waited)
-        return self._logs.merge(others, self._results()), rows, waited
+        results = self._results() if wants_results else [tf.constant(math.nan)] * len(self._logs.metrics)
+        return self._logs.merge(others, results), rows, waited
 
     def _remaining_steps(self, iterator: Any, others: Values, waited: tf.Tensor) -> tuple[Values, tf.Tensor]:
         def ask() -> tuple[Any, tf.Tensor]:

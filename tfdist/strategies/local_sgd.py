@@ -29,6 +29,7 @@ from tfdist.gradients.averaging import (
 )
 from tfdist.gradients.step import ReplicaStep, current_share
 from tfdist.strategies.checks import refuse_xla
+from tfdist.strategies.collectives import CollectiveSettings
 from tfdist.strategies.local_sgd_steps import AveragedTestFunction, LocalTrainFunction, averaged_predict_function
 from tfdist.strategies.multi_worker_mirrored import MultiWorkerMirroredStrategy
 
@@ -74,6 +75,9 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             model.compile("adam", "sparse_categorical_crossentropy")
         model.fit(dataset, epochs=10)
     """
+
+    # Exchanges on a thread of their own may meet what steps reduce.
+    collective_settings = CollectiveSettings(keeps_keys=False)
 
     def __init__(
         self,

@@ -37,6 +37,11 @@ class LogSources:
         """The results among the logs, in their order."""
         return [source for source in self._sources if source is not None]
 
+    @property
+    def are_results(self) -> bool:
+        """Whether they are results of metrics, all of them."""
+        return None not in self._sources
+
     def split(self, logs: Any, results: list[tuple[Any, Any]]) -> Values:
         """The numbers that are no metric's results; the rest is remembered by its source.
 

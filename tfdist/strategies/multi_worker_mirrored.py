@@ -19,6 +19,7 @@ from tfdist.cluster.micro_batches import micro_batches
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
 from tfdist.strategies.agreement import data_facts, model_facts
+from tfdist.strategies.collectives import CollectiveSettings
 from tfdist.strategies.equal_weights import check_equal_weights
 from tfdist.strategies.gathering import BytesGathering
 from tfdist.strategies.start_up import as_cluster, check_seconds, peers_of_process
@@ -62,6 +63,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         model.fit(dataset, epochs=10)
     """
 
+    #: Of the collectives between workers on CPUs.
+    collective_settings = CollectiveSettings()
+
     def __init__(
         self,
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
@@ -89,6 +93,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 start_timeout_seconds=start_timeout_seconds,
                 stall_seconds=stall_seconds,
             )
+            self.collective_settings.apply_to_process()
         try:
             super().__init__(
                 cluster_resolver=resolver,
@@ -103,7 +108,20 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 "operation. Received: a strategy made after a tensor, dataset, model or optimizer. Make the strategy "
                 "first."
             ) from error
+        self._init_collectives(communication_options)
         self._init_workers(peer_timeout_seconds)
+
+    def _init_collectives(self, options: tf.distribute.experimental.CommunicationOptions | None) -> None:
+        """Between workers on CPUs; NCCL wants other sizes."""
+        if self.num_workers == 1 or not self._computes_on_cpus:
+            return
+        given = getattr(options, "bytes_per_pack", 0)
+        self.bucket_bytes = given or self.collective_settings.bucket_bytes
+        self.keeps_keys = self.collective_settings.keeps_keys
+
+    @property
+    def _computes_on_cpus(self) -> bool:
+        return all(tf.DeviceSpec.from_string(one).device_type == "CPU" for one in self.extended.worker_devices)
 
     def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
         """An elastic job may have its workers cut batches while they are few."""

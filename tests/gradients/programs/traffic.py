@@ -14,9 +14,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tests.helpers.collective_count import collectives, count_all
 from tests.helpers.setups import Setup
 from tests.helpers.tcp_bytes import tcp_bytes
-from tfdist._compat import tensorflow as tf_compat
 from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist.gradients import AccumulationOptions
 
@@ -28,6 +28,7 @@ NEVER = 1000
 def main(name: str, output: Path) -> None:
     """Measure each K on a model of its own, in the second epoch."""
     setup = Setup.named(name)
+    count_all()
     x = np.random.RandomState(0).randn(MICRO_BATCHES * 4, 64).astype("float32")
     found = {steps: measured(setup, x, steps) for steps in (1, 2, 4, 16, NEVER)}
     index = setup.strategy.worker_index
@@ -52,7 +53,7 @@ def counters(model: keras.Model) -> dict[str, int]:
     """What has happened so far."""
     accumulation = accumulation_of(model.optimizer)
     return {
-        "collectives": max((int(key.numpy()) for key in tf_compat._counters.values()), default=0),
+        "collectives": collectives(),
         "bytes": sum(tcp_bytes(os.getpid())),
         "flushes": 0 if accumulation is None else int(accumulation.state.flushes.numpy()),
         "optimizer steps": int(model.optimizer.iterations),
