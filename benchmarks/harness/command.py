@@ -102,15 +102,12 @@ def run(benchmark: Benchmark, own: Any, options: RunOptions) -> int:
 
 
 def _present(benchmark: Benchmark, own: Any, options: RunOptions) -> tuple[list[Case], dict[str, str]]:
-    wanted = [
-        case
-        for case in benchmark.cases(own, options.pythons)
-        if not options.contenders or case.job.contender.name in options.contenders
-    ]
-    every = list(dict.fromkeys(case.job.contender.name for case in benchmark.cases(own, options.pythons)))
+    cases = benchmark.cases(own, options.pythons)
+    every = list(dict.fromkeys(case.job.contender.name for case in cases))
     unknown = [name for name in options.contenders if name not in every]
     if unknown:
         raise BenchError(f"--contenders: Expected: some of {', '.join(every)}. Received: {', '.join(unknown)}.")
+    wanted = [case for case in cases if case.job.contender.name in (options.contenders or every)]
     missing: dict[str, str] = {}
     for case in wanted:
         contender = case.job.contender

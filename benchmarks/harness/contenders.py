@@ -15,7 +15,7 @@ class Contender:
 
     Args:
         name: as it's printed.
-        task: module of benchmarks/tasks whose processes do it.
+        task: module whose processes do it; without dots, one of benchmarks/tasks.
         needs: what must be there.
         python: whose interpreter: "here", "torch" or "jax".
         options: for the task.
@@ -26,6 +26,11 @@ class Contender:
     needs: tuple[Requirement, ...]
     python: str = "here"
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        """For `python -m`."""
+        return self.task if "." in self.task else f"benchmarks.tasks.{self.task}"
 
 
 @dataclass(frozen=True)

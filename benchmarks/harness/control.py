@@ -34,18 +34,20 @@ class Control:
         self._server.listen(64)
         self._check = check
         self._streams: dict[int, Any] = {}
+        self._others: dict[int, Any] = {}
 
-    def connect(self, count: int, deadline: float) -> None:
-        """Wait until so many processes are there."""
-        while len(self._streams) < count:
+    def connect(self, indices: set[int], deadline: float) -> None:
+        """Wait until these processes are there; others may come, and aren't asked."""
+        while indices - self._streams.keys():
             self._wait(self._server, deadline)
             connection, _ = self._server.accept()
             stream = connection.makefile("rwb", buffering=0)
             connection.close()
-            self._streams[self._read(stream, deadline)["index"]] = stream
+            index = self._read(stream, deadline)["index"]
+            (self._streams if index in indices else self._others)[index] = stream
 
     def ask(self, request: dict[str, Any]) -> None:
-        """Send a request to all processes."""
+        """Send a request to all processes that answer."""
         for stream in self._streams.values():
             try:
                 stream.write(json.dumps(request).encode() + b"\n")
@@ -54,12 +56,12 @@ class Control:
                 raise ControlFailed("a process has closed its connection") from error
 
     def answers(self, deadline: float) -> list[dict[str, Any]]:
-        """Of all processes, in their order."""
+        """Of all of them, in their order."""
         return [self._read(self._streams[index], deadline) for index in sorted(self._streams)]
 
     def close(self) -> None:
         """Processes that are left end then."""
-        for stream in self._streams.values():
+        for stream in (*self._streams.values(), *self._others.values()):
             stream.close()
         self._server.close()
 

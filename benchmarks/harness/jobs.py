@@ -57,7 +57,7 @@ class RunningJob:
                 self._start(index, addresses, control, pythons.path(job.contender.python), link)
             deadline = time.monotonic() + START_SECONDS
             with self._failures():
-                self._control.connect(sum(place.answers for place in job.places), deadline)
+                self._control.connect({index for index, place in enumerate(job.places) if place.answers}, deadline)
                 self._control.answers(deadline)
         except BaseException:
             self.stop()
@@ -94,7 +94,7 @@ class RunningJob:
             "started": time.monotonic(),
             "options": {**job.contender.options, **job.options},
         }
-        command = [python, "-m", f"benchmarks.tasks.{job.contender.task}"]
+        command = [python, "-m", job.contender.module]
         command = link.inside(place.end, command) if link else command
         command = ["python3", "-I", "-S", str(die_with_parent.__file__), str(os.getpid()), *command]
         with self._logs[index].open("wb") as log:

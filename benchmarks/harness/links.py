@@ -1,6 +1,6 @@
 """Machines that are network namespaces of this one, joined by a switch through links of limited speed.
 
-    namespace 0 (10.77.0.1) --- veth --- switch (a bridge in a namespace of its own) --- veth --- namespace 1 (10.77.0.2)
+    namespace 0 (10.77.0.1) -- veth -- switch (a bridge in a namespace of its own) -- veth -- namespace 1 (10.77.0.2)
 
 `tc tbf` limits both directions of each veth. Needs root and iproute2 (`ip`, `tc`).
 """

@@ -30,7 +30,8 @@ def option(default: Any, *, quick: Any, help: str) -> Any:
 def define(options: type, values: flags.FlagValues) -> None:
     """Add a flag for each field."""
     for field in dataclasses.fields(options):
-        said = f"{field.metadata['help']} Default: {_text(field.default)}, {_text(field.metadata['quick'])} if quick."
+        default, quick = _text(field.default), _text(field.metadata["quick"])
+        said = f"{field.metadata['help']} Default: {default}{'' if quick == default else f', with --quick {quick}'}."
         _DEFINE[type(field.default)](field.name, None, said, flag_values=values)
 
 

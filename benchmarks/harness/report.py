@@ -117,7 +117,8 @@ class Report:
         )
         return (
             f"`{self.command}`, {self.begun[:10]}: {machine['cpu']}, {machine['cores']} cores, "
-            f"{machine['memory_bytes'] / 2**30:.0f} GiB, load {machine['load']:.1f} at the start; {', '.join(versions)}."
+            f"{machine['memory_bytes'] / 2**30:.0f} GiB, load {machine['load']:.1f} at the start; "
+            f"{', '.join(versions)}."
         )
 
 

@@ -47,6 +47,11 @@ TORCH = Requirement("torch", "pip install torch into an environment of its own, 
 JAX = Requirement("jax", _JAX)
 KERAS_ON_JAX = Requirement("keras", _JAX)
 ROOT_USER = Requirement("posix", "run it with sudo: network namespaces need root", "__import__('os').geteuid() == 0")
+MNIST = Requirement(
+    "os",
+    "set TFDIST_DATA_DIR to a folder with mnist.npz",
+    "(lambda os: os.path.exists(os.path.join(os.environ.get('TFDIST_DATA_DIR', '.'), 'mnist.npz')))(__import__('os'))",
+)
 
 
 def taken_by_strategy(argument: str) -> Requirement:

@@ -24,7 +24,7 @@ CONTENDERS = (
         (TENSORFLOW, taken_by_strategy("communication")),
         options={"strategy": "tfdist", "arguments": {"communication": "mpi"}},
     ),
-    Contender("torch, gloo", "allreduce_torch", (TORCH,), "torch"),
+    Contender("torch gloo", "allreduce_torch", (TORCH,), "torch"),
 )
 #: Bytes that a case sends at most, so that small tensors are summed often and large ones some times.
 _BUDGET = 400e6

@@ -14,11 +14,11 @@ from ..harness.samples import Quantity
 
 _STOCK = {"strategy": "stock"}
 _TFDIST = {"strategy": "tfdist"}
-STOCK_FIT = Contender("stock tf.distribute, fit", "training_tf", (TENSORFLOW,), options={**_STOCK, "engine": "fit"})
-STOCK_LOOP = Contender("stock tf.distribute, loop", "training_tf", (TENSORFLOW,), options={**_STOCK, "engine": "loop"})
-LEGACY = Contender("legacy Keras, fit", "training_tf", (LEGACY_KERAS,), options={**_STOCK, "engine": "legacy fit"})
-FIT = Contender("tfdist, fit", "training_tf", (TENSORFLOW,), options={**_TFDIST, "engine": "fit"})
-LOOP = Contender("tfdist, loop", "training_tf", (TENSORFLOW,), options={**_TFDIST, "engine": "loop"})
+STOCK_FIT = Contender("stock tf.distribute fit", "training_tf", (TENSORFLOW,), options={**_STOCK, "engine": "fit"})
+STOCK_LOOP = Contender("stock tf.distribute loop", "training_tf", (TENSORFLOW,), options={**_STOCK, "engine": "loop"})
+LEGACY = Contender("legacy Keras fit", "training_tf", (LEGACY_KERAS,), options={**_STOCK, "engine": "legacy fit"})
+FIT = Contender("tfdist fit", "training_tf", (TENSORFLOW,), options={**_TFDIST, "engine": "fit"})
+LOOP = Contender("tfdist loop", "training_tf", (TENSORFLOW,), options={**_TFDIST, "engine": "loop"})
 #: Keras 3's `fit` under stock MultiWorkerMirroredStrategy raises.
 ON_TWO_WORKERS = (LEGACY, STOCK_LOOP, FIT, LOOP)
 ON_TWO_DEVICES = (LEGACY, STOCK_FIT, STOCK_LOOP, FIT, LOOP)

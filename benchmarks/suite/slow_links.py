@@ -13,25 +13,26 @@ from ..harness.benchmark import Benchmark
 from ..harness.contenders import Case, Contender, Job, Network, Place
 from ..harness.options import option
 from ..harness.pinning import cores, one_core_each
-from ..harness.requirements import ROOT_USER, TENSORFLOW, TORCH, Pythons, Requirement, taken_by_strategy
+from ..harness.requirements import MNIST, ROOT_USER, TENSORFLOW, TORCH, Pythons, Requirement, taken_by_strategy
 from ..harness.samples import Quantity, Samples
 
-STOCK = "stock tf.distribute, loop"
+STOCK = "stock tf.distribute loop"
+_NEEDS = (ROOT_USER, MNIST)
 _SYNCHRONOUS = {"strategy": "MultiWorkerMirroredStrategy", "rows": 256, "rate": 0.1}
 
 
 def _tfdist(name: str, *needs: Requirement, **options: Any) -> Contender:
-    return Contender(name, "mnist_tf", (TENSORFLOW, ROOT_USER, *needs), options={**_SYNCHRONOUS, **options})
+    return Contender(name, "mnist_tf", (TENSORFLOW, *_NEEDS, *needs), options={**_SYNCHRONOUS, **options})
 
 
 _ACCUMULATION, _LOCAL = {"gradient_accumulation_steps": 4}, {"sync_every_steps": 16}
 #: A contender is a line. Rates were chosen for each on loopback; docs/benchmarks.md says how.
 CONTENDERS = (
-    Contender(STOCK, "mnist_tf", (TENSORFLOW, ROOT_USER), options={**_SYNCHRONOUS, "strategy": "stock"}),
-    Contender("torch DDP", "mnist_torch", (TORCH, ROOT_USER), "torch", options=_SYNCHRONOUS),
+    Contender(STOCK, "mnist_tf", (TENSORFLOW, *_NEEDS), options={**_SYNCHRONOUS, "strategy": "stock"}),
+    Contender("torch DDP", "mnist_torch", (TORCH, *_NEEDS), "torch", options=_SYNCHRONOUS),
     _tfdist("synchronous"),
-    _tfdist("accumulation, 4", rate=0.3, arguments=_ACCUMULATION),
-    _tfdist("local SGD, every 16", strategy="LocalSGDStrategy", arguments=_LOCAL),
+    _tfdist("accumulation of 4", rate=0.3, arguments=_ACCUMULATION),
+    _tfdist("local SGD every 16", strategy="LocalSGDStrategy", arguments=_LOCAL),
     _tfdist("async", strategy="ParameterServerStrategy", rows=128, rate=0.05, momentum=0.5, steps_per_execution=4),
     _tfdist("bfloat16", taken_by_strategy("compression"), arguments={"compression": "bfloat16"}),
     _tfdist("PowerSGD", taken_by_strategy("compression"), arguments={"compression": "powersgd"}),

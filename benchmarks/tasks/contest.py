@@ -12,9 +12,14 @@ RATE, MOMENTUM = 0.05, 0.9
 BATCHES = 4
 
 
+def features(options: dict[str, Any]) -> int:
+    """Numbers of an example."""
+    return options.get("features", FEATURES)
+
+
 def widths(options: dict[str, Any]) -> list[int]:
     """Inputs, hidden layers, classes."""
-    return [options.get("features", FEATURES), *options["hidden"], CLASSES]
+    return [features(options), *options["hidden"], CLASSES]
 
 
 def rows(count: int, features: int, seed: int = 0) -> Any:

@@ -1,7 +1,7 @@
 """Trains on MNIST to an accuracy with one of tfdist's strategies, or with a loop under TensorFlow's own.
 
-Options: strategy (a class of tfdist, or "stock"), arguments of it, hidden, rate, rows (of a batch), steps_per_execution.
-Requests: target, parts_a_pass, most_passes.
+Options: strategy (a class of tfdist, or "stock"), arguments of it, hidden, rate, rows (of a batch), momentum and
+steps_per_execution. Requests: target, parts_a_pass, most_passes.
 """
 
 from __future__ import annotations

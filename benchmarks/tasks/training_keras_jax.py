@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 from benchmarks.harness.task import Measure, Task, peak_bytes, serve
@@ -48,11 +47,9 @@ def prepare(task: Task) -> Measure:
         repeats = -(-steps // contest.BATCHES)
         x, y = (array_repeated(array, repeats)[: steps * count] for array in (x, y))
         clock = contest.Clock(WARM_UP, first.note)
-        begun = time.perf_counter()
         model.fit(x, y, batch_size=count, shuffle=False, verbose=0, callbacks=[Tick(clock)])
         return {
             "step": clock.seconds_a_step(),
-            "all": time.perf_counter() - begun,
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,

@@ -2,17 +2,19 @@
 
 Options: strategy ("tfdist" or "stock"), engine ("fit", "loop" or "legacy fit": Keras 2), hidden (units of the layers),
 devices (parts of this process' processor, 1), alone (whether each process trains by itself), and arguments of the
-strategy ("arguments"). Requests: rows (of this process' replicas), steps.
+strategy ("arguments"). Requests: rows (of this process' replicas) and steps, perhaps hidden; or bytes
+and times, of sums over all processes.
 """
 
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.harness.task import Measure, Task, peak_bytes, serve
 from benchmarks.tasks import contest
+from benchmarks.tasks.sums_tf import Sums
 
 WARM_UP = 5
 
@@ -31,17 +33,21 @@ def prepare(task: Task) -> Measure:
     strategy = make_strategy(task, devices, 1 if is_alone else task.workers)
     connected = task.seconds_since_start()
     first = contest.FirstStep(task.seconds_since_start)
-    train = _loop(strategy, task) if task.options["engine"] == "loop" else _fit(strategy, task)
     replicas = 1 if is_alone else task.workers
+    trainings: dict[tuple[int, ...], Any] = {}
+    make = _loop if task.options["engine"] == "loop" else _fit
 
     def measure(request: dict[str, Any]) -> dict[str, Any]:
+        if "bytes" in request:
+            return {"seconds": sums.seconds(request["bytes"], request["times"])}
+        hidden = tuple(request.get("hidden", task.options["hidden"]))
+        if hidden not in trainings:
+            trainings[hidden] = make(strategy, task, hidden)
         steps = request["steps"] + WARM_UP
         clock = contest.Clock(WARM_UP, first.note)
-        begun = time.perf_counter()
-        train(request["rows"] * replicas, steps, clock)
+        trainings[hidden](request["rows"] * replicas, steps, clock)
         return {
             "step": clock.seconds_a_step(),
-            "all": time.perf_counter() - begun,
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,
@@ -49,6 +55,7 @@ def prepare(task: Task) -> Measure:
             "peak": peak_bytes(),
         }
 
+    sums = Sums(strategy)
     return measure
 
 
@@ -72,18 +79,19 @@ def make_strategy(task: Task, devices: int, workers: int) -> Any:
 def _data(rows: int, task: Task) -> Any:
     import tensorflow as tf
 
-    x, y = contest.rows(rows * contest.BATCHES, contest.widths(task.options)[0])
+    x, y = contest.rows(rows * contest.BATCHES, contest.features(task.options))
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(rows, drop_remainder=True).repeat().prefetch(2)
 
 
-def _model(keras: Any, task: Task) -> Any:
-    first, *hidden, classes = contest.widths(task.options)
+def _model(keras: Any, task: Task, hidden: Sequence[int]) -> Any:
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(units, activation="relu") for units in hidden]
-    return keras.Sequential([keras.layers.Input((first,)), *layers, keras.layers.Dense(classes)])
+    return keras.Sequential(
+        [keras.layers.Input((contest.features(task.options),)), *layers, keras.layers.Dense(contest.CLASSES)]
+    )
 
 
-def _fit(strategy: Any, task: Task) -> Any:
+def _fit(strategy: Any, task: Task, hidden: Sequence[int]) -> Any:
     if task.options["engine"] == "legacy fit":
         import tf_keras as keras
     else:
@@ -98,7 +106,7 @@ def _fit(strategy: Any, task: Task) -> Any:
             self._clock.tick()
 
     with strategy.scope():
-        model = _model(keras, task)
+        model = _model(keras, task, hidden)
         optimizer = keras.optimizers.SGD(contest.RATE, momentum=contest.MOMENTUM)
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
@@ -108,12 +116,12 @@ def _fit(strategy: Any, task: Task) -> Any:
     return train
 
 
-def _loop(strategy: Any, task: Task) -> Any:
+def _loop(strategy: Any, task: Task, hidden: Sequence[int]) -> Any:
     import keras
     import tensorflow as tf
 
     with strategy.scope():
-        model = _model(keras, task)
+        model = _model(keras, task, hidden)
         optimizer = keras.optimizers.SGD(contest.RATE, momentum=contest.MOMENTUM)
         optimizer.build(model.trainable_variables)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)

@@ -60,12 +60,21 @@ def run(argv: list[str]) -> int:
         return harness.run_script(name, rest)
     known = registry.names()
     if name == "all":
-        return max(_run(harness, registry.load(one), one, rest) for one in known)
+        return max(_run_if_possible(harness, registry.load(one), one, rest) for one in known)
     if name not in known:
         near = nearest_of(name, [*known, *dict(registry.scripts())])
         hint = f" Did you mean {near}?" if near else f" There are {', '.join(known)}."
         raise UsageError(f"Unknown benchmark {name!r}.{hint}")
     return _run(harness, registry.load(name), name, rest)
+
+
+def _run_if_possible(harness: Any, benchmark: Any, name: str, argv: list[str]) -> int:
+    print(f"\n{name}: {benchmark.measures}", flush=True)
+    try:
+        return _run(harness, benchmark, name, argv)
+    except harness.BenchError as error:
+        print(f"left out: {error}", flush=True)
+        return 0
 
 
 def _run(harness: Any, benchmark: Any, name: str, argv: list[str]) -> int:
