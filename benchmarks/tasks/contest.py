@@ -39,7 +39,7 @@ class Clock:
     """
 
     def __init__(self, warm_up: int, on_first: Callable[[], None] = lambda: None) -> None:
-        self._warm_up, self._on_first, self._steps, self._begun = warm_up, on_first, 0, 0.0
+        self._warm_up, self._on_first, self._steps, self._begun, self._ended = warm_up, on_first, 0, 0.0, 0.0
 
     def tick(self) -> None:
         """A step is over."""
@@ -49,9 +49,17 @@ class Clock:
         if self._steps == self._warm_up:
             self._begun = time.perf_counter()
 
+    def end(self) -> None:
+        """All steps are over; what `fit` does behind its epoch doesn't count."""
+        self._ended = time.perf_counter()
+
     def seconds_a_step(self) -> float:
         """When all steps are over."""
-        return (time.perf_counter() - self._begun) / (self._steps - self._warm_up)
+        return (self._ended - self._begun) / (self._steps - self._warm_up)
+
+    def seconds_since_end(self) -> float:
+        """What `fit` did behind its epoch."""
+        return time.perf_counter() - self._ended
 
 
 class FirstStep:

@@ -41,6 +41,9 @@ def prepare(task: Task) -> Measure:
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self._clock.tick()
 
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self._clock.end()
+
     def measure(request: dict[str, Any]) -> dict[str, Any]:
         steps, count = request["steps"] + WARM_UP, request["rows"]
         x, y = contest.rows(count * contest.BATCHES, features, task.index)
@@ -50,6 +53,7 @@ def prepare(task: Task) -> Measure:
         model.fit(x, y, batch_size=count, shuffle=False, verbose=0, callbacks=[Tick(clock)])
         return {
             "step": clock.seconds_a_step(),
+            "ending": clock.seconds_since_end(),
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,

@@ -48,6 +48,7 @@ def prepare(task: Task) -> Measure:
         trainings[hidden](request["rows"] * replicas, steps, clock)
         return {
             "step": clock.seconds_a_step(),
+            "ending": clock.seconds_since_end(),
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,
@@ -105,6 +106,9 @@ def _fit(strategy: Any, task: Task, hidden: Sequence[int]) -> Any:
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self._clock.tick()
 
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self._clock.end()
+
     with strategy.scope():
         model = _model(keras, task, hidden)
         optimizer = keras.optimizers.SGD(contest.RATE, momentum=contest.MOMENTUM)
@@ -138,6 +142,7 @@ def _loop(strategy: Any, task: Task, hidden: Sequence[int]) -> Any:
         for _ in range(steps):
             run(next(data))
             clock.tick()
+        clock.end()
 
     runs: dict[int, Any] = {}
     return train

@@ -61,8 +61,10 @@ def prepare(task: Task) -> Measure:
             torch.nn.functional.cross_entropy(model(x[at : at + count]), y[at : at + count]).backward()
             optimizer.step()
             clock.tick()
+        clock.end()
         return {
             "step": clock.seconds_a_step(),
+            "ending": clock.seconds_since_end(),
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,
