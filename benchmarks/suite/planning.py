@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfdist.planning import CostModel, Link, Machines, Workload
+from tfdist.planning.collectives import all_reduce_seconds
 
 from ..harness.benchmark import Benchmark
 from ..harness.contenders import Case, Contender, Job, Network
@@ -67,9 +68,10 @@ def _read(case: Case, answers: list[dict[str, Any]]) -> Mapping[str, float | Non
 
 
 def link_of(small_seconds: float, large_seconds: float, ends: int) -> Link:
-    """What latency and speed a ring of so many ends has had: `2 (n - 1) (latency + bytes / n / rate)`."""
+    """The link with which the model's all-reduces of the two sizes take so long, the large one in a ring."""
+    latency = small_seconds / all_reduce_seconds(0.0, Machines(ends, 1, Link(1.0, 1.0), Link(1.0, 1.0)))
     hops = 2 * (ends - 1)
-    return Link(LARGE_BYTES / ends / ((large_seconds - small_seconds) / hops), small_seconds / hops)
+    return Link(LARGE_BYTES / ends / (large_seconds / hops - latency), latency)
 
 
 def predicted_seconds(compute_seconds: float, units: int, workers: int, link: Link) -> float:
@@ -95,7 +97,7 @@ def _derive(samples: Samples) -> None:
             small = samples.of(TOGETHER.name, f"{at}, smallest", "seconds").get(number)
             large = samples.of(TOGETHER.name, f"{at}, largest", "seconds").get(number)
             alone = samples.of(ALONE.name, f"{workers}, {units}", "step").get(number)
-            if small and large and alone and large > small:
+            if small and large and alone and large > 2 * small:
                 link = link_of(small, large, count)
                 predicted = predicted_seconds(alone, int(units.split()[0]), count, link)
                 found = {"predicted": predicted, "share": predicted / seconds}

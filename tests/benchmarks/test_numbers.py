@@ -7,8 +7,8 @@ import pytest
 from benchmarks.harness.samples import Samples
 from benchmarks.harness.statistics import Summary, ratios
 from benchmarks.suite import planning, scaling, slow_links
-from tfdist.planning import Link
-from tfdist.planning.collectives import ring_seconds
+from tfdist.planning import Link, Machines
+from tfdist.planning.collectives import all_reduce_seconds
 
 pytestmark = pytest.mark.unit
 
@@ -55,7 +55,8 @@ def test_one_worker_that_failed_leaves_no_efficiency():
 @pytest.mark.parametrize("ends", [2, 4])
 def test_a_link_is_found_from_two_all_reduces(ends):
     link = Link(50e6, 2e-3)
-    small, large = (ring_seconds(size, ends, link) for size in (0, planning.LARGE_BYTES))
+    machines = Machines(ends, 1, link, link)
+    small, large = (all_reduce_seconds(size, machines) for size in (0, planning.LARGE_BYTES))
     found = planning.link_of(small, large, ends)
     assert found.latency_seconds == pytest.approx(2e-3)
     assert found.bytes_per_second == pytest.approx(50e6)

@@ -7,7 +7,8 @@ import sys
 import pytest
 from absl import flags
 
-from benchmarks.harness import options, registry
+from benchmarks.harness import documents, options, registry
+from benchmarks.harness.command import DOCUMENT
 from benchmarks.harness.requirements import TENSORFLOW, Pythons, Requirement
 from benchmarks.suite import scaling
 
@@ -31,6 +32,13 @@ def test_a_benchmark(name):
     assert not [name for name in contenders if "," in name]
     modules = {case.job.contender.module.rpartition(".")[2] for case in cases}
     assert all((registry.FOLDER / "tasks" / f"{module}.py").exists() for module in modules)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_the_document_has_a_section(name):
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert [text.count(marker) for marker in documents.markers(name)] == [1, 1]
+    assert f": `{name}`\n" in text
 
 
 def test_scripts_are_found_by_their_docstrings():

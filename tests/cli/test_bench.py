@@ -92,7 +92,9 @@ def test_start_up_runs(tmp_path):
     assert "torch DDP: left out, torch is not installed for /no/python. Remedy: pip install torch" in done.stderr
     assert "round 1 of 1: tfdist fit, 1 worker: imported " in done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
-    assert found["command"].endswith("--torch_python=PATH " + f"--output={tmp_path}")
+    assert found["command"] == (
+        "tfdist bench start_up '--contenders=stock tf.distribute loop,tfdist fit,torch DDP' --quick --torch_python=PATH"
+    )
     assert found["baseline"] == "stock tf.distribute loop"
     assert found["machine"]["cores"] == len(os.sched_getaffinity(0))
     assert found["versions"]["here"]["tensorflow"].startswith("2.")

@@ -93,7 +93,7 @@ def _run(harness: Any, benchmark: Any, name: str, argv: list[str]) -> int:
         raise UsageError(str(error)) from error
     pythons = {"torch": values.torch_python, "jax": values.jax_python}
     run_options = harness.RunOptions(
-        shlex.join(["tfdist", "bench", name, *_without_paths(argv)]),
+        _command(name, values),
         rounds=values.rounds,
         quick=values.quick,
         contenders=tuple(values.contenders),
@@ -105,9 +105,12 @@ def _run(harness: Any, benchmark: Any, name: str, argv: list[str]) -> int:
     return harness.run(benchmark, own, run_options)
 
 
-def _without_paths(argv: list[str]) -> list[str]:
-    """What others are to type has no paths of this machine."""
-    return [f"{word.partition('=')[0]}=PATH" if "_python=" in word else word for word in argv]
+def _command(name: str, values: flags.FlagValues) -> str:
+    """What others are to type: without paths of this machine."""
+    words = []
+    for flag in (values[one] for one in values if values[one].present and one not in ("output", "docs", "help")):
+        words += [f"--{flag.name}=PATH"] if flag.name.endswith("_python") else flag.serialize().splitlines()
+    return shlex.join(["tfdist", "bench", name, *words])
 
 
 def _harness(module: str) -> Any:
