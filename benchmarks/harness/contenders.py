@@ -17,8 +17,9 @@ class Contender:
         name: as it's printed.
         task: module whose processes do it; without dots, one of benchmarks/tasks.
         needs: what must be there.
-        python: whose interpreter: "here", "torch" or "jax".
+        python: whose interpreter: "here", "torch", "jax" or "mpi".
         options: for the task.
+        launcher: "mpiexec" for processes that are its ranks; "" for processes of their own.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Contender:
     needs: tuple[Requirement, ...]
     python: str = "here"
     options: Mapping[str, Any] = field(default_factory=dict)
+    launcher: str = ""
 
     @property
     def module(self) -> str:

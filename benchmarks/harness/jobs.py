@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from .contenders import Job, Place
 from .control import Control, ControlFailed
 from .links import INTERFACE, Link
 from .requirements import ROOT, Pythons
-from .task import VARIABLE
+from .task import RANKS, VARIABLE
 
 START_SECONDS = 180.0
 _END_SECONDS = 20.0
@@ -53,8 +54,9 @@ class RunningJob:
         self._control = Control(control, self._check)
         try:
             addresses = _addresses(job.places, link)
-            for index in range(len(job.places)):
-                self._start(index, addresses, control, pythons.path(job.contender.python), link)
+            python = pythons.path(job.contender.python)
+            for index in [RANKS] if job.contender.launcher else range(len(job.places)):
+                self._start(index, addresses, control, python, link)
             deadline = time.monotonic() + START_SECONDS
             with self._failures():
                 self._control.connect({index for index, place in enumerate(job.places) if place.answers}, deadline)
@@ -83,21 +85,24 @@ class RunningJob:
         self._folder.cleanup()
 
     def _start(self, index: int, addresses: Sequence[str], control: Path, python: str, link: Link | None) -> None:
-        job, place = self._job, self._job.places[index]
+        job = self._job
         task = {
             "control": str(control),
             "index": index,
             "addresses": addresses,
-            "kinds": [one.kind for one in job.places],
-            "cores": place.cores,
+            "kinds": [place.kind for place in job.places],
+            "cores": [place.cores for place in job.places],
             "interface": INTERFACE if link else "",
             "started": time.monotonic(),
             "options": {**job.contender.options, **job.options},
         }
         command = [python, "-m", job.contender.module]
-        command = link.inside(place.end, command) if link else command
+        if index == RANKS:
+            command = [*ranks_command(python, len(job.places)), *command]
+        elif link:
+            command = link.inside(job.places[index].end, command)
         command = ["python3", "-I", "-S", str(die_with_parent.__file__), str(os.getpid()), *command]
-        with self._logs[index].open("wb") as log:
+        with self._logs[max(index, 0)].open("wb") as log:
             self._processes.append(
                 subprocess.Popen(
                     command,
@@ -120,8 +125,20 @@ class RunningJob:
         try:
             yield
         except ControlFailed as error:
-            said = [f"--- process {index}:\n{_tail(log)}" for index, log in enumerate(self._logs)]
+            said = [f"--- process {index}:\n{_tail(log)}" for index, log in enumerate(self._logs) if log.exists()]
             raise JobFailed("\n".join([f"{self._job.contender.name}: {error}", *said])) from error
+
+
+def ranks_command(python: str, count: int) -> list[str]:
+    """What starts a command as so many ranks: the mpiexec beside the interpreter, or that of PATH.
+
+    Raises:
+        JobFailed: there is none.
+    """
+    found = shutil.which("mpiexec", path=str(Path(python).parent)) or shutil.which("mpiexec")
+    if found is None:
+        raise JobFailed(f"Expected: mpiexec beside {python} or on the PATH. Received: none. Install an MPI.")
+    return [found, "-n", str(count)]
 
 
 def environment() -> dict[str, str]:
@@ -131,6 +148,9 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and name not in ("TF_CONFIG", "KERAS_BACKEND")
     }
+    # Open MPI refuses root, and more ranks than cores; Task.cores pins, it need not.
+    kept |= dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
+    kept |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "PRTE_MCA_hwloc_default_binding_policy": "none"}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": "-1"}
 
 

@@ -47,6 +47,7 @@ TORCH = Requirement("torch", "pip install torch into an environment of its own, 
 JAX = Requirement("jax", _JAX)
 KERAS_ON_JAX = Requirement("keras", _JAX)
 ROOT_USER = Requirement("posix", "run it with sudo: network namespaces need root", "__import__('os').geteuid() == 0")
+MPI = Requirement("mpi4py", "pip install mpi4py and an MPI, here or into another environment, and --mpi_python=PATH")
 MNIST = Requirement(
     "os",
     "set TFDIST_DATA_DIR to a folder with mnist.npz",

@@ -13,6 +13,9 @@ from typing import Any
 
 #: The variable of the environment with a task's description, as JSON.
 VARIABLE = "TFDIST_BENCH_TASK"
+#: Index of a task that finds its own in one of these variables, which mpiexec sets.
+RANKS = -1
+_RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Task:
         index: of this process in the job.
         addresses: host:port of all processes, this one's too.
         kinds: of all processes: "worker", "chief" or "ps".
-        cores: on which this process runs.
+        cores: on which each of them runs.
         interface: of the network between the processes; "" for loopback.
         started: when the process was started, by `time.monotonic`.
         options: what the contender is to do.
@@ -34,7 +37,7 @@ class Task:
     index: int
     addresses: list[str]
     kinds: list[str]
-    cores: list[int]
+    cores: list[list[int]]
     interface: str
     started: float
     options: dict[str, Any]
@@ -42,7 +45,15 @@ class Task:
     @classmethod
     def from_environment(cls) -> Task:
         """Of this process."""
-        return cls(**json.loads(os.environ[VARIABLE]))
+        values = json.loads(os.environ[VARIABLE])
+        if values["index"] == RANKS:
+            values["index"] = int(next(os.environ[name] for name in _RANK_VARIABLES if name in os.environ))
+        return cls(**values)
+
+    @property
+    def own_cores(self) -> list[int]:
+        """On which this process runs."""
+        return self.cores[self.index]
 
     @property
     def workers(self) -> int:
@@ -77,7 +88,7 @@ def serve(prepare: Callable[[Task], Measure]) -> None:
     """
     task = Task.from_environment()
     # Before libraries are imported: they count the cores.
-    os.sched_setaffinity(0, task.cores)
+    os.sched_setaffinity(0, task.own_cores)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(task.control)
         stream = connection.makefile("rw")

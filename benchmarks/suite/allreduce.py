@@ -10,7 +10,7 @@ from ..harness.benchmark import Benchmark
 from ..harness.contenders import Case, Contender, Job
 from ..harness.options import option
 from ..harness.pinning import one_core_each
-from ..harness.requirements import TENSORFLOW, TORCH, Pythons, taken_by_strategy
+from ..harness.requirements import MPI, TENSORFLOW, TORCH, Pythons, taken_by_strategy
 from ..harness.samples import Quantity
 
 STOCK = "stock tf.distribute"
@@ -21,8 +21,10 @@ CONTENDERS = (
     Contender(
         "tfdist over MPI",
         "allreduce_tf",
-        (TENSORFLOW, taken_by_strategy("communication")),
-        options={"strategy": "tfdist", "arguments": {"communication": "mpi"}},
+        (TENSORFLOW, MPI, taken_by_strategy("communication")),
+        "mpi",
+        {"strategy": "tfdist", "arguments": {"communication": "mpi"}},
+        "mpiexec",
     ),
     Contender("torch gloo", "allreduce_torch", (TORCH,), "torch"),
 )

@@ -25,6 +25,10 @@ def _tfdist(name: str, *needs: Requirement, **options: Any) -> Contender:
     return Contender(name, "mnist_tf", (TENSORFLOW, *_NEEDS, *needs), options={**_SYNCHRONOUS, **options})
 
 
+def _compressed(name: str, **options: Any) -> dict[str, Any]:
+    return {"compression": {"name": name, "options": options}}
+
+
 _ACCUMULATION, _LOCAL = {"gradient_accumulation_steps": 4}, {"sync_every_steps": 16}
 #: A contender is a line. Rates were chosen for each on loopback; docs/benchmarks.md says how.
 CONTENDERS = (
@@ -34,8 +38,8 @@ CONTENDERS = (
     _tfdist("accumulation of 4", rate=0.3, arguments=_ACCUMULATION),
     _tfdist("local SGD every 16", strategy="LocalSGDStrategy", arguments=_LOCAL),
     _tfdist("async", strategy="ParameterServerStrategy", rows=128, rate=0.05, momentum=0.5, steps_per_execution=4),
-    _tfdist("bfloat16", taken_by_strategy("compression"), arguments={"compression": "bfloat16"}),
-    _tfdist("PowerSGD", taken_by_strategy("compression"), arguments={"compression": "powersgd"}),
+    _tfdist("bfloat16", taken_by_strategy("compression"), arguments=_compressed("Cast", dtype="bfloat16")),
+    _tfdist("PowerSGD of rank 4", taken_by_strategy("compression"), arguments=_compressed("PowerSGD", rank=4)),
 )
 
 

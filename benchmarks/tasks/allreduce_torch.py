@@ -16,7 +16,7 @@ def prepare(task: Task) -> Measure:
     import torch
     from torch import distributed
 
-    torch.set_num_threads(len(task.cores))
+    torch.set_num_threads(len(task.own_cores))
     connect(task)
 
     def measure(request: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.harness.task import Measure, Task, serve
 from benchmarks.tasks import mnist
+from benchmarks.tasks.arguments import of_strategy
 from benchmarks.tasks.contest import CLASSES, FEATURES, MOMENTUM
 
 
@@ -26,7 +27,7 @@ def prepare(task: Task) -> Measure:
         import tfdist
 
         # On parameter servers and their workers it doesn't return.
-        strategy = getattr(tfdist, options["strategy"])(**options.get("arguments", {}))
+        strategy = getattr(tfdist, options["strategy"])(**of_strategy(options))
     keras.utils.set_random_seed(0)
     x, y, *test = mnist.load()
     with strategy.scope():

@@ -17,7 +17,7 @@ def prepare(task: Task) -> Measure:
     import numpy as np
     import torch
 
-    torch.set_num_threads(len(task.cores))
+    torch.set_num_threads(len(task.own_cores))
     connect(task)
     model = make_model(task)
     optimizer = torch.optim.SGD(model.parameters(), task.options["rate"], momentum=MOMENTUM)

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.harness.task import Measure, Task, peak_bytes, serve
 from benchmarks.tasks import contest
+from benchmarks.tasks.arguments import of_strategy
 from benchmarks.tasks.sums_tf import Sums
 
 WARM_UP = 5
@@ -74,7 +75,7 @@ def make_strategy(task: Task, devices: int, workers: int) -> Any:
 
     if workers == 1:
         return tfdist.MirroredStrategy([f"CPU:{index}" for index in range(devices)])
-    return tfdist.MultiWorkerMirroredStrategy(**task.options.get("arguments", {}))
+    return tfdist.MultiWorkerMirroredStrategy(**of_strategy(task.options))
 
 
 def _data(rows: int, task: Task) -> Any:

@@ -42,7 +42,7 @@ def prepare(task: Task) -> Measure:
     import torch
 
     imported, before = task.seconds_since_start(), peak_bytes()
-    torch.set_num_threads(len(task.cores))
+    torch.set_num_threads(len(task.own_cores))
     if task.workers > 1:
         connect(task)
     connected = task.seconds_since_start()

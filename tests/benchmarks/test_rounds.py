@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.harness.contenders import Place
+from benchmarks.harness.pinning import one_core_each
 from benchmarks.harness.requirements import Pythons
 from benchmarks.harness.rounds import JobPool, measure, order
 from benchmarks.harness.samples import Samples
@@ -92,6 +94,20 @@ def test_processes_are_pinned_and_know_each_other():
     cluster = configs[0]["cluster"]
     assert [len(cluster[kind]) for kind in ("chief", "worker", "ps")] == [1, 2, 1]
     assert cluster["worker"] == [answer["address"] for answer in answers[1:]]
+
+
+def test_ranks_find_their_index(tmp_path, monkeypatch):
+    """An `mpiexec` that does what the real one does for two processes: start them, with a number each."""
+    mpiexec = tmp_path / "mpiexec"
+    mpiexec.write_text('#!/bin/sh\nshift 2\nPMI_RANK=0 "$@" &\nPMI_RANK=1 "$@" &\nwait\n')
+    mpiexec.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    places = one_core_each(2)
+    with JobPool(Pythons()) as jobs:
+        one = case(replace(contender("a"), launcher="mpiexec"), places=places)
+        answers = jobs.of(one.job).ask(one.request, 60)
+    assert [json.loads(answer["tf_config"])["task"]["index"] for answer in answers] == [0, 1]
+    assert [tuple(answer["cores"]) for answer in answers] == [place.cores for place in places]
 
 
 def test_no_folders_are_left():

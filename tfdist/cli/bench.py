@@ -42,6 +42,7 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_boolean("docs", False, "Write the results into docs/benchmarks.md.", flag_values=v)
     flags.DEFINE_string("torch_python", None, "A Python that has torch; default: this one.", flag_values=v)
     flags.DEFINE_string("jax_python", None, "A Python that has Keras and JAX; default: this one.", flag_values=v)
+    flags.DEFINE_string("mpi_python", None, "A Python with tfdist and mpi4py; default: this one.", flag_values=v)
     return v
 
 
@@ -91,7 +92,7 @@ def _run(harness: Any, benchmark: Any, name: str, argv: list[str]) -> int:
         own = options.read(benchmark.options, values, quick=values.quick)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    pythons = {"torch": values.torch_python, "jax": values.jax_python}
+    pythons = {"torch": values.torch_python, "jax": values.jax_python, "mpi": values.mpi_python}
     run_options = harness.RunOptions(
         _command(name, values),
         rounds=values.rounds,
