@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-_DEFINE = {
+_DEFINE: dict[type, Any] = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
