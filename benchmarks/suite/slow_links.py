@@ -18,7 +18,7 @@ from ..harness.samples import Quantity, Samples
 
 STOCK = "stock tf.distribute loop"
 _NEEDS = (ROOT_USER, MNIST)
-_SYNCHRONOUS = {"strategy": "MultiWorkerMirroredStrategy", "rows": 256, "rate": 0.1}
+_SYNCHRONOUS = {"strategy": "MultiWorkerMirroredStrategy", "rows": 256, "rate": 0.3}
 
 
 def _tfdist(name: str, *needs: Requirement, **options: Any) -> Contender:
@@ -30,14 +30,14 @@ def _compressed(name: str, **options: Any) -> dict[str, Any]:
 
 
 _ACCUMULATION, _LOCAL = {"gradient_accumulation_steps": 4}, {"sync_every_steps": 16}
-#: A contender is a line. Rates were chosen for each on loopback; docs/benchmarks.md says how.
+#: A contender is a line. Rates: docs/benchmarks.md says how they were chosen.
 CONTENDERS = (
     Contender(STOCK, "mnist_tf", (TENSORFLOW, *_NEEDS), options={**_SYNCHRONOUS, "strategy": "stock"}),
     Contender("torch DDP", "mnist_torch", (TORCH, *_NEEDS), "torch", options=_SYNCHRONOUS),
     _tfdist("synchronous"),
-    _tfdist("accumulation of 4", rate=0.3, arguments=_ACCUMULATION),
+    _tfdist("accumulation of 4", rate=0.5, arguments=_ACCUMULATION),
     _tfdist("local SGD every 16", strategy="LocalSGDStrategy", arguments=_LOCAL),
-    _tfdist("async", strategy="ParameterServerStrategy", rows=128, rate=0.05, momentum=0.5, steps_per_execution=4),
+    _tfdist("async", strategy="ParameterServerStrategy", rows=128, rate=0.3, momentum=0.5, steps_per_execution=4),
     _tfdist("bfloat16", taken_by_strategy("compression"), arguments=_compressed("Cast", dtype="bfloat16")),
     _tfdist("PowerSGD of rank 4", taken_by_strategy("compression"), arguments=_compressed("PowerSGD", rank=4)),
 )
