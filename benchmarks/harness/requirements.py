@@ -82,11 +82,11 @@ class Pythons:
 
     def missing(self, name: str, needs: Sequence[Requirement]) -> str:
         """What an interpreter lacks, with the remedy; "" if nothing."""
-        path = self.path(name)
+        path, whose = self.path(name), f"--{name}_python" if name in self.paths else "this Python"
         for need in needs:
             version = self.versions(name, [need.module]).get(need.module)
             if version is None:
-                return f"{need.module} is not installed for {path}. Remedy: {need.remedy}"
+                return f"{need.module} is not installed for {whose}. Remedy: {need.remedy}"
             if need.condition and not self._holds(path, need.condition):
                 return f"not available. Remedy: {need.remedy}"
         return ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from absl import flags
 
@@ -53,10 +51,10 @@ def test_what_is_missing_is_said_with_the_remedy():
     pythons = Pythons({"torch": "/nowhere/python"})
     assert pythons.missing("here", (TENSORFLOW,)) == ""
     assert pythons.missing("here", (TENSORFLOW, ABSENT)) == (
-        f"no_such_library is not installed for {sys.executable}. Remedy: pip install it"
+        "no_such_library is not installed for this Python. Remedy: pip install it"
     )
     assert pythons.missing("here", (FALSE,)) == "not available. Remedy: turn the moon"
-    assert "tensorflow is not installed for /nowhere/python. Remedy: " in pythons.missing("torch", (TENSORFLOW,))
+    assert "tensorflow is not installed for --torch_python. Remedy: " in pythons.missing("torch", (TENSORFLOW,))
 
 
 def test_versions():

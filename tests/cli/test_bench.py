@@ -89,7 +89,7 @@ def test_start_up_runs(tmp_path):
     contenders = "--contenders=stock tf.distribute loop,tfdist fit,torch DDP"
     done = bench("start_up", "--quick", contenders, "--torch_python=/no/python", f"--output={tmp_path}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "torch DDP: left out, torch is not installed for /no/python. Remedy: pip install torch" in done.stderr
+    assert "torch DDP: left out, torch is not installed for --torch_python. Remedy: pip install torch" in done.stderr
     assert "round 1 of 1: tfdist fit, 1 worker: imported " in done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["command"] == (
