@@ -1,10 +1,11 @@
 # make demo     two worker processes train a small CNN on the shipped digits and compare themselves with one device
 # make test     all tests (ARGS="-m unit -k name" picks some; ARGS="-m nightly" are the long ones)
+# make bench    whether all benchmarks run here; NAME=scaling measures one (ARGS="--rounds=3" are its options)
 # make install  only .venv, with the package (editable) and the test tools
 # make lint     ruff and mypy
 #
 # PYTHON=python3.12 picks the interpreter; without it the first of CANDIDATES that runs and is supported is taken.
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test bench lint format clean
 
 CANDIDATES := python3.12 python3.11 python3.13 python3.10 python3 python
 SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
@@ -14,7 +15,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 install: .venv/.tools
 
@@ -23,6 +24,9 @@ demo: .venv/.package
 
 test: .venv/.tools
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: .venv/.tools
+	$(BIN)/python -m tfdist bench $(if $(NAME),$(NAME),all --quick) $(ARGS)
 
 lint: .venv/.tools
 	$(BIN)/ruff check .

@@ -77,6 +77,14 @@ def test_each_method_sends_what_it_must():
     assert model.synchronous(overlap=False).step_seconds == pytest.approx(0.3 + 4 * ring_seconds(25e6, 4, GIGABIT))
 
 
+def test_small_exchanges_are_seen_whatever_is_hidden():
+    """Each four messages of 0.1 ms, in every micro-batch: two trees, each of height two, there and back."""
+    small = replace(WORK, small_exchanges=2)
+    for options in ({}, {"overlap": False}, {"micro_batches": 4}):
+        without = CostModel(WORK, FOUR).synchronous(**options).step_seconds
+        assert CostModel(small, FOUR).synchronous(**options).step_seconds == pytest.approx(without + 2 * 4e-4)
+
+
 def test_servers_that_are_too_few_hold_up_all():
     """Twelve workers ask one server for 12 * 0.8 s of sending a step, and four servers for a quarter of it."""
     model = CostModel(WORK, replace(FOUR, hosts=12))

@@ -24,6 +24,7 @@ COMMANDS = {
     "data": "write, check, describe, reshard and index TFRecord files",
     "verify": "compare a script on several workers with one device, and say what differs and why",
     "plan": "predict what a step costs on machines that you don't have yet, and choose a strategy",
+    "bench": "measure tfdist against other ways to train, on this machine",
 }
 
 USAGE_ERROR = 2

@@ -15,6 +15,7 @@ Exit code: 0, 1 if the model fits nowhere, 2 if an option is wrong.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,8 @@ T = TypeVar("T")
 _FLOP_PER_PARAMETER = 6  # forward 2, backward 4; Kaplan et al., "Scaling laws", 2020
 _DEVICE_SHARE = 0.4
 _MOST_HOSTS = 10_000
+#: Of a step of `fit` under tfdist: the divisor of the loss, and what the logs have.
+_SMALL_EXCHANGES = 2
 
 
 def define_flags() -> flags.FlagValues:
@@ -102,7 +105,8 @@ def _workload(values: flags.FlagValues) -> Workload:
     else:
         operations = _FLOP_PER_PARAMETER * count * _read(values, "examples", quantities.number)
         compute = operations / _read(values, "device_flops", quantities.number) / _DEVICE_SHARE
-    return Workload.of_parameters(count, compute, bytes_each=values.bytes_per_param)
+    workload = Workload.of_parameters(count, compute, bytes_each=values.bytes_per_param)
+    return dataclasses.replace(workload, small_exchanges=_SMALL_EXCHANGES)
 
 
 def _machines(values: flags.FlagValues) -> Machines:

@@ -113,7 +113,9 @@ class CostModel:
             name, remark = f"{name}, {micro_batches} micro-batches", f"a batch {micro_batches} times as large"
         sent = sent_bytes(work.gradient_bytes * wire_share, self.machines) / micro_batches
         strategy = "MultiWorkerMirroredStrategy" if self.machines.hosts > 1 else "MirroredStrategy"
-        waiting, after = self._waiting(micro_batches), after / micro_batches
+        # Of each micro-batch, gradients exchanged or not.
+        small = work.small_exchanges * all_reduce_seconds(0.0, self.machines)
+        waiting, after = self._waiting(micro_batches), after / micro_batches + small
         return Prediction(name, strategy, work.compute_seconds, after, waiting, self._useful, sent, remark)
 
     def sharded(self) -> Prediction:

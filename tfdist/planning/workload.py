@@ -22,6 +22,7 @@ class Workload:
         backward_share: of the backward pass in compute_seconds.
         backward_weights: how the time of the backward pass falls on the variables; alike if None.
         bucket_bytes: how many are exchanged together.
+        small_exchanges: of a few numbers each, in a step, which nothing hides: the divisor of a loss, metrics.
     """
 
     compute_seconds: float
@@ -29,6 +30,7 @@ class Workload:
     backward_share: float = BACKWARD_SHARE
     backward_weights: tuple[float, ...] | None = None
     bucket_bytes: float = 4e6
+    small_exchanges: int = 0
 
     @classmethod
     def of_parameters(cls, count: float, compute_seconds: float, *, bytes_each: float = 4.0) -> Workload:
