@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfdist.gradients import AccumulationOptions, Steps
+from tfdist.gradients import AccumulationOptions, Compressor, Steps
 from tfdist.strategies.synchronous import SynchronousStrategy
 
 
@@ -17,6 +17,10 @@ class MirroredStrategy(SynchronousStrategy, tf.distribute.MirroredStrategy):
         devices: device names such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
         gradient_accumulation_steps: global batches (micro-batches) to an optimizer step, a function of optimizer steps
             that gives them, or `tfdist.gradients.AccumulationOptions`.
+        compression: of gradients between devices, such as `tfdist.gradients.PowerSGD(rank=4)`; None for none.
+
+    Raises:
+        TypeError: `compression` is none of them.
 
     Example:
 
@@ -32,8 +36,10 @@ class MirroredStrategy(SynchronousStrategy, tf.distribute.MirroredStrategy):
         devices: Sequence[str] | None = None,
         *,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        compression: Compressor | None = None,
     ) -> None:
         super().__init__(
             devices=list(devices) if devices is not None else None,
             gradient_accumulation_steps=gradient_accumulation_steps,
+            compression=compression,
         )

@@ -19,10 +19,11 @@ from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.reading.reader_calls import readers_of
 from tfdist.data.rows import as_tensor, join_parts, replica_slices, shard_policy, slice_rows
-from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
+from tfdist.gradients import AccumulationOptions, Compressor, ReplicaStep, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
+from tfdist.strategies.compressing import CompressionSetting
 from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
 from tfdist.strategies.logs import Values
@@ -39,11 +40,18 @@ else:
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 
-class SynchronousStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, _Strategy):
+class SynchronousStrategy(AccumulatingStrategy, CompressionSetting, Workers, hooks.KerasHooks, _Strategy):
     """Mixin in front of a tf.distribute strategy whose replicas train in step."""
 
-    def __init__(self, *args: Any, gradient_accumulation_steps: Steps | AccumulationOptions = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        compression: Compressor | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._init_accumulation(gradient_accumulation_steps)
+        self._init_compression(compression)
         _compat.install()
         super().__init__(*args, **kwargs)
         tf_compat.use_runtime_instance_keys(self)
@@ -172,6 +180,11 @@ class SynchronousStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, _Stra
             return predict_function(self, model)
         step = model.train_step if kind == "train" else model.test_step
         return StepFunction(self, model, step, training=kind == "train")
+
+    def prepare_optimizer(self, optimizer: Any) -> None:
+        """Attach accumulation and compression, so that files can be loaded into them."""
+        super().prepare_optimizer(optimizer)
+        self.compress_optimizer(optimizer)
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What data and accumulation need around a `fit`."""
