@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.gradients.programs.compression import COMPRESSORS, NOT_FINITE, REPLICAS, SHAPES, STEPS, gradients
+from tests.gradients.programs.compression import COMPRESSORS, FEW, NOT_FINITE, REPLICAS, SHAPES, STEPS, gradients
 from tests.helpers.cluster_runner import run_python
 from tests.helpers.setups import WORKERS
 from tfdist.gradients import Cast, NoCompression, PowerSGD, Quantize, TopK
@@ -26,13 +26,16 @@ Values = list[np.ndarray]
 Simulation = Callable[[int, Values, dict[str, Any]], np.ndarray]
 
 
-@pytest.fixture(scope="module", params=["mirrored2", "workers2"])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def run(setup: str, folder: Path, *options: str) -> list[dict[str, Any]]:
     """What each worker has kept."""
-    folder = tmp_path_factory.mktemp("compression")
-    arguments = ["-m", "tests.gradients.programs.compression", request.param, str(folder)]
-    run_python(arguments, workers=WORKERS[request.param], logs=folder / "logs")
+    arguments = ["-m", "tests.gradients.programs.compression", setup, str(folder), *options]
+    run_python(arguments, workers=WORKERS[setup], logs=folder / "logs")
     return [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("*.pickle"))]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run("workers2", tmp_path_factory.mktemp("workers2"))
 
 
 def owed(state: dict[str, Any], values: Values, name: str = "error") -> Values:
@@ -143,20 +146,31 @@ def assert_equal(found: list[Values], expected: list[Values], atol: float = TOLE
             np.testing.assert_allclose(array, wanted, atol=atol, err_msg=f"step {step}, variable {place}")
 
 
+def assert_as_in_numpy(found: list[dict[str, Any]], name: str) -> None:
+    """Weights after each step, and what the replicas owe at the end."""
+    expected, states = weights_after(name, momentum=0.9 if name == "top with momentum" else 0.0)
+    assert_equal(found[0][name]["weights"], expected)
+    kept = [task[name]["states"][-1] for task in found]
+    for place in LARGE if "0_error" in kept[0] else ():
+        copies = [copy for task in kept for copy in task[f"{place}_error"]]
+        assert len(copies) == REPLICAS
+        for copy, wanted in zip(copies, states[place]["error"], strict=True):
+            np.testing.assert_allclose(copy, wanted.reshape(copy.shape), atol=TOLERANCE)
+            assert np.abs(wanted).max() > 1e-3, "or this shows nothing"
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("name", list(COMPRESSORS))
 def test_weights_and_errors_as_in_numpy(found, name: str) -> None:
-    expected, states = weights_after(name, momentum=0.9 if name == "top with momentum" else 0.0)
-    assert_equal(found[0][name]["weights"], expected)
-    replica = 0
-    for task in found:
-        for copies in zip(*(task[name]["states"][-1].get(f"{i}_error", []) for i in LARGE), strict=True):
-            for place, copy in zip(LARGE, copies, strict=True):
-                wanted = states[place]["error"][replica].reshape(copy.shape)
-                np.testing.assert_allclose(copy, wanted, atol=TOLERANCE)
-                assert np.abs(wanted).max() > 1e-3, "or this shows nothing"
-            replica += 1
-    assert replica == (0 if name in ("bfloat16", "float16") else REPLICAS)
+    assert_as_in_numpy(found, name)
+
+
+@pytest.mark.unit
+def test_two_devices_of_one_process_as_in_numpy(tmp_path: Path) -> None:
+    tasks = run("mirrored2", tmp_path, "--few")
+    assert set(tasks[0]) == set(FEW)
+    for name in FEW:
+        assert_as_in_numpy(tasks, name)
 
 
 @pytest.mark.cluster

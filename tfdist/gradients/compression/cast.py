@@ -19,8 +19,8 @@ class Cast(Compressor):
 
         sum = sum_r float32(round16(v_r))
 
-    Each term is off by at most 2^-9 of itself in bfloat16, 2^-12 in float16; sums add nothing to that. No errors are
-    kept.
+    Each term is off by at most 2^-9 of itself in bfloat16, 2^-12 in float16; more than two replicas round the sum once
+    more, see `rounded_sum.py`. No errors are kept.
 
     Args:
         dtype: "bfloat16", which has float32's range, or "float16", which is finer and ends at 65,504 and 6e-8: for

@@ -33,13 +33,15 @@ class GradientCompression:
 
     def __init__(self, optimizer: Any, compressor: Compressor) -> None:
         compressor.check(optimizer)
-        self._optimizer = weakref.ref(optimizer)
+        self._optimizer: Any = weakref.ref(optimizer)
         self.compressor = compressor
         self.state = CompressionState(optimizer, compressor, self._whole)
         self.traffic: dict[int, Traffic] = {}
         self._stages = compressor.stages()
         self._strategy: Any = None
         self._held: dict[str, np.ndarray] | None = None
+        #: What `_gathered` calls, and of which states.
+        self._gathering: tuple[list[str], Callable[[], Any]] | None = None
 
     @property
     def position(self) -> str:
@@ -169,10 +171,11 @@ class GradientCompression:
     def _whole(self, *, together: bool) -> dict[str, np.ndarray] | None:
         if self._held is not None:
             return self._held
-        if getattr(self._strategy, "num_workers", 1) > 1:
-            if not together or not self._strategy.save_together("checkpoint", {"compression": self.position}):
-                return None
-        return self._gathered()
+        if getattr(self._strategy, "num_workers", 1) == 1:
+            return self._gathered()
+        if together and self._strategy.save_together("checkpoint", {"compression": self.position}):
+            return self._gathered()
+        return None
 
     def hold(self) -> None:
         """Add up what replicas owe, for a file that the chief is about to write; call it on every worker."""
@@ -192,11 +195,11 @@ class GradientCompression:
             return [sums.get(name, own[name]) for name in names]
 
         strategy = self._strategy
-        with strategy.scope():
-            function = tf.function(
-                tf.autograph.experimental.do_not_convert(lambda: strategy.extended.call_for_each_replica(in_replica))
-            )
-            values = function()
+        if self._gathering is None or self._gathering[0] != names:
+            with strategy.scope():
+                function = tf.function(lambda: strategy.extended.call_for_each_replica(in_replica), autograph=False)
+                self._gathering = names, function.get_concrete_function()
+        values = self._gathering[1]()
         return {
             name: np.asarray(strategy.experimental_local_results(value)[0])
             for name, value in zip(names, values, strict=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist.gradients.compression.sixteen_bits import sum_in_float32
+from tfdist._compat.tensorflow_exchange import all_gather, can_exchange
 from tfdist.gradients.reduction import sum_over_replicas
+from tfdist.gradients.rounded_sum import sum_in_float32
 
 
 @dataclasses.dataclass
@@ -71,6 +72,8 @@ class Exchange:
         self.traffic.gathered += _bytes(message)
         if self.replicas == 1:
             return [message]
+        if can_exchange():
+            return tf.split(all_gather(message), self.replicas)
         context = tf.distribute.get_replica_context()
         return tf.unstack(context.all_gather(message[tf.newaxis], axis=0), self.replicas)
 

@@ -24,8 +24,8 @@ from tfdist.gradients.compression.exchange import Exchange
 class PowerSGD(Compressor):
     """Each kernel's gradient as the product of two thin matrices, from one step of power iteration.
 
-    With M_r [n, m] what replica r has to send, its last dimension apart from the others, and Q [m, rank] of the step
-    before (warm start):
+    With M_r [n, m] what replica r has to send, its dimensions cut in two where n + m is smallest, and Q [m, rank] of
+    the step before (warm start):
 
         P   = orthonormal(sum_r M_r Q)       one all-reduce of rank n numbers
         Q_r = M_r^T P,  Q <- sum_r Q_r       one all-reduce of rank m numbers
@@ -58,7 +58,8 @@ class PowerSGD(Compressor):
         check_number("min_ratio", self.min_ratio)
         if not self.min_ratio >= 1:
             raise ValueError(
-                f"Expected: min_ratio of at least 1, or messages grow. Received: min_ratio={self.min_ratio}. Correct it."
+                "Expected: min_ratio of at least 1, or messages grow. "
+                f"Received: min_ratio={self.min_ratio}. Correct it."
             )
 
     def takes(self, shape: tuple[int, ...]) -> bool:
@@ -88,7 +89,8 @@ def _reduce(values: list[tf.Tensor], states: list[State], exchange: Exchange) ->
     bases = [tf.linalg.qr(product).q for product in products]
     own = [tf.matmul(m, basis, transpose_a=True) for m, basis in zip(matrices, bases, strict=True)]
     factors = exchange.sum(own)
-    sums, after = [], []
+    sums: list[tf.Tensor] = []
+    after: list[State] = []
     for value, matrix, basis, mine, factor in zip(values, matrices, bases, own, factors, strict=True):
         sums.append(tf.reshape(tf.matmul(basis, factor, transpose_b=True), value.shape))
         after.append({"error": matrix - tf.matmul(basis, mine, transpose_b=True), "factor": factor})
@@ -96,6 +98,6 @@ def _reduce(values: list[tf.Tensor], states: list[State], exchange: Exchange) ->
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of a kernel: its outputs are the columns."""
-    columns = int(shape[-1])
-    return math.prod(shape) // columns, columns
+    """Rows and columns of a kernel: of the ways to cut its dimensions in two, the one with the fewest together."""
+    ways = [(math.prod(shape[:place]), math.prod(shape[place:])) for place in range(1, len(shape))]
+    return min(reversed(ways), key=sum)

@@ -1,7 +1,7 @@
 """What replicas keep of compressed gradients: the errors that they owe, and what compressors need from step to step.
 
-tfdist's own checkpoints have every replica's states by themselves (checkpoint/state.py), so training goes on to the same
-bits. Keras' and TensorFlow's files have each state once:
+tfdist's own checkpoints have every replica's states by themselves (checkpoint/state.py), so training goes on to the
+same bits. Keras' and TensorFlow's files have each state once:
 
     errors, and what else adds up    their sum over all replicas; each replica goes on with an even part of it
     shared states                    as they are on any replica
@@ -36,7 +36,7 @@ class CompressionState(SaveableState):
             all workers are in the same call.
 
     Attributes:
-        variables: each replica's own copy, by the variable's number in the optimizer and the state's name, as "3_error".
+        variables: each replica's own copy, by the variable's number in the optimizer and the state's name: "3_error".
     """
 
     def __init__(

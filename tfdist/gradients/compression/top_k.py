@@ -85,7 +85,7 @@ class TopK(Compressor):
 
     def stages(self) -> tuple[Stage, ...]:
         """The warm-up's fractions, evenly in its steps, and the one to stay."""
-        fractions = []
+        fractions: list[float] = []
         while self.warmup_steps and (part := _WARM_UP ** (len(fractions) + 1)) > self.fraction:
             fractions.append(part)
         firsts = [self.warmup_steps * number // max(1, len(fractions)) for number in range(len(fractions))]
