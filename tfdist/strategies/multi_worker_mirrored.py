@@ -132,7 +132,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self.agree("predict", self._model_facts(model))
 
     def _model_facts(self, model: Any) -> dict[str, str]:
-        return model_facts(model, self.options_of(getattr(model, "optimizer", None)))
+        facts = model_facts(model, self.options_of(getattr(model, "optimizer", None)))
+        return {**facts, "gradient compression": str(self.compression)}
 
     # What all workers do together at a boundary between steps.
 
