@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
 
+import tfdist
 from tests.gradients.programs.compression import COMPRESSORS, FEW, NOT_FINITE, REPLICAS, SHAPES, STEPS, gradients
 from tests.helpers.cluster_runner import run_python
 from tests.helpers.setups import WORKERS
@@ -266,3 +268,20 @@ def test_what_is_never_compressed() -> None:
     assert not PowerSGD(8).takes((4096, 8))
     assert not NoCompression().takes((4096, 4096))
     assert as_compressor(None) == NoCompression()
+
+
+@pytest.mark.unit
+def test_momentum_is_applied_once() -> None:
+    inner = keras.optimizers.SGD(0.1, momentum=0.5)
+    for optimizer in (inner, keras.optimizers.LossScaleOptimizer(inner)):
+        with pytest.raises(ValueError, match=r"Momentum is applied twice.*Take SGD\(momentum=0\)"):
+            TopK(0.1, momentum=0.9).check(optimizer)
+        TopK(0.1).check(optimizer)
+    TopK(0.1, momentum=0.9).check(keras.optimizers.SGD(0.1))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", ["OneDeviceStrategy", "ParameterServerStrategy", "HybridParallelStrategy"])
+def test_strategies_without_it(name: str) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'compression'"):
+        getattr(tfdist, name)(compression=PowerSGD())

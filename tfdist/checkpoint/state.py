@@ -244,6 +244,8 @@ def _restore_sums(model: Any, workers: Any, arrays: dict[str, np.ndarray], in_pa
 
     Sums of gradients, and of what gradients owe, are in the weights' file, added up already.
     """
+    if any(compression.state.variables for compression in _attached(model, compression_of)):
+        logger.info("what gradients owed is divided evenly among %d replicas", workers.num_replicas_in_sync)
     for name, copies in _replica_copies(model, workers, in_parts).items():
         if name.startswith("metrics/"):
             parts = [array for key, array in arrays.items() if key.split("/", 1)[-1].startswith(f"{name}/")]

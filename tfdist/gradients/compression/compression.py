@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tfdist._compat.keras_compression import attach_compression
 from tfdist._compat.keras_optimizers import build_if_needed, loss_scale_of, variable_index
-from tfdist.gradients.compression.compressor import Compressor, Reduce
-from tfdist.gradients.compression.exchange import Exchange, Traffic
+from tfdist.gradients.compression.compressor import Compressor, State
+from tfdist.gradients.compression.exchange import Exchange, Traffic, bytes_of
 from tfdist.gradients.compression.state import CompressionCheckpoint, CompressionState
 from tfdist.gradients.reduction import Reduced, divided, sum_over_replicas, weighted
 from tfdist.gradients.skip_rules import non_finite
@@ -125,10 +125,11 @@ class GradientCompression:
         is_finite = tf.logical_not(non_finite(gradients)) if gradients else tf.constant(True)
         scale = loss_scale_of(self._optimizer()).value if self.compressor.keeps_errors else None
         values = [_scaled(tf.where(is_finite, tf.cast(g, tf.float32), 0.0), scale, tf.divide) for g in gradients]
-        states = [self.state.of(index) for index in taken]
+        states: list[State] = [self.state.of(index) for index in taken]
         others = [gradient for place, gradient in enumerate(own) if place not in set(places)]
         exchange = Exchange([1.0 - tf.cast(is_finite, tf.float32), *others])
-        sums, after = _in_order(self._stages[number].reduce, values, states, exchange)
+        # Where there are none, compressors needn't know what to do.
+        sums, after = self._stages[number].reduce(values, states, exchange) if values else ([], [])
         not_finite, *other_sums = exchange.companions()
         self._note(number, exchange.traffic, own)
         sums = [_scaled(tf.where(not_finite > 0, np.nan, total), scale, tf.multiply) for total in sums]
@@ -155,8 +156,7 @@ class GradientCompression:
         self.traffic[number] = traffic
         if number == len(self._stages) - 1:
             replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-            dense = [g for g in own if not isinstance(g, tf.IndexedSlices)]
-            whole = Traffic(summed=sum(g.shape.num_elements() * g.dtype.size for g in dense)).sent(replicas)
+            whole = Traffic(summed=sum(map(bytes_of, own))).sent(replicas)
             logger.info(
                 "%s: each of %d replicas sends %.3f MB a step in place of %.3f MB (1/%.1f)",
                 self.compressor,
@@ -211,12 +211,6 @@ def compress(optimizer: Any, compressor: Compressor) -> GradientCompression:
     compression = GradientCompression(optimizer, compressor)
     attach_compression(optimizer, compression, CompressionCheckpoint(compression.state))
     return compression
-
-
-def _in_order(
-    reduce: Reduce, values: list[tf.Tensor], states: list[Any], exchange: Exchange
-) -> tuple[list[tf.Tensor], list[Any]]:
-    return reduce(values, states, exchange) if values else ([], [])
 
 
 def _scaled(value: tf.Tensor, scale: Any, operation: Callable[[Any, Any], tf.Tensor]) -> tf.Tensor:

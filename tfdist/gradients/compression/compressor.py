@@ -73,7 +73,7 @@ class Compressor:
     #: Whether values are divided by the loss scale, since their errors are kept.
     keeps_errors: ClassVar[bool] = True
 
-    # Below a thousand elements the small messages of a step cost more than the bytes that are saved.
+    # 4 kB: what gRPC was seen to add to a step's messages is 3 kB.
     min_size: int = dataclasses.field(default=1024, kw_only=True)
 
     def __post_init__(self) -> None:

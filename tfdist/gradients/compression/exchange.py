@@ -52,7 +52,7 @@ class Exchange:
     def sum(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         """Each value's sum."""
         waiting = self._companions if self._sums is None else []
-        self.traffic.summed += sum(_bytes(one) for one in (*values, *waiting) if not _is_sparse(one))
+        self.traffic.summed += sum(map(bytes_of, (*values, *waiting)))
         sums = sum_over_replicas([*values, *waiting])
         if self._sums is None:
             self._sums = sums[len(values) :]
@@ -60,7 +60,7 @@ class Exchange:
 
     def sum_cast(self, values: list[tf.Tensor], dtype: tf.DType) -> list[tf.Tensor]:
         """Each value's sum in float32, of values that are rounded to a dtype of 16 bits for the wire."""
-        self.traffic.summed += sum(_bytes(one) // 2 for one in values)
+        self.traffic.summed += sum(bytes_of(one) // 2 for one in values)
         return sum_in_float32(values, dtype)
 
     def gather(self, message: tf.Tensor) -> list[tf.Tensor]:
@@ -69,7 +69,7 @@ class Exchange:
         Args:
             message: int32 [length], of one length on all of them; every device can gather int32.
         """
-        self.traffic.gathered += _bytes(message)
+        self.traffic.gathered += bytes_of(message)
         if self.replicas == 1:
             return [message]
         if can_exchange():
@@ -84,9 +84,8 @@ class Exchange:
         return self._sums or []
 
 
-def _is_sparse(value: Any) -> bool:
-    return isinstance(value, tf.IndexedSlices)
-
-
-def _bytes(value: tf.Tensor) -> int:
+def bytes_of(value: Any) -> int:
+    """Bytes of a dense tensor; 0 where that isn't known."""
+    if isinstance(value, tf.IndexedSlices) or not value.shape.is_fully_defined():
+        return 0
     return value.shape.num_elements() * value.dtype.size

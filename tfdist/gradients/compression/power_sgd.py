@@ -48,7 +48,7 @@ class PowerSGD(Compressor):
 
     rank: int = 4
     start_step: int = 0
-    # At 2 the two matrix products and the factorization cost about what the bytes of a 10 Gbit/s link do.
+    # A message that isn't half as long is not worth two products of matrices and a factorization.
     min_ratio: float = 2.0
 
     def __post_init__(self) -> None:

@@ -58,8 +58,6 @@ class Quantize(Compressor):
     def _reduce(
         self, values: list[tf.Tensor], states: list[State], exchange: Exchange
     ) -> tuple[list[tf.Tensor], list[State]]:
-        if not values:
-            return [], []
         owed = [value + state["error"] for value, state in zip(values, states, strict=True)]
         said = [self._said(one) for one in owed]
         layout = _Layout(

@@ -108,8 +108,6 @@ class CompressionState(SaveableState):
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         strategy = strategy_of(self._optimizer())
         self.make_named(strategy, arrays)
-        if arrays:
-            logger.info("what gradients owe is divided evenly among %d replicas", strategy.num_replicas_in_sync)
         unknown = arrays.keys() - self.variables.keys()
         if unknown:
             logger.warning(
