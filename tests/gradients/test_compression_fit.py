@@ -13,6 +13,7 @@ import pytest
 from tests.gradients.programs.compression_fit import WIDE, WIDE_STEPS
 from tests.helpers.cluster_runner import run_python
 from tests.helpers.setups import WORKERS
+from tfdist.gradients.compression.automatic import LOW_RANK, SIXTEEN_BITS, WHOLE, choose
 
 pytestmark = pytest.mark.cluster
 
@@ -94,6 +95,32 @@ def test_compression_that_leaves_nothing_out_is_none(found) -> None:
     """Unequal rows, clipping and a loss scale come in the same order."""
     for one, other in zip(found[0]["lossless"]["none"], found[0]["lossless"]["all"], strict=True):
         np.testing.assert_allclose(one, other, atol=TOLERANCE)
+
+
+def test_all_workers_choose_the_same(found) -> None:
+    choices = [list(task["auto"]["states"]["-1_choice"]) for task in found]
+    assert all(task["auto"]["states"]["-1_decided"][0] == 1 for task in found)
+    assert choices[0] == choices[-1]
+    assert choices[0][0] in (WHOLE, SIXTEEN_BITS, LOW_RANK)
+    for one, other in zip(found[0]["auto"]["weights"], found[-1]["auto"]["weights"], strict=True):
+        assert np.array_equal(one, other)
+    if choices[0][0] != LOW_RANK:
+        assert not any(np.any(copy) for copy in found[0]["auto"]["states"]["1_error"]), "what was owed was sent"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "way"),
+    [
+        ([[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]], WHOLE),
+        ([[2.0, 2.0], [1.97, 1.97], [1.97, 1.97]], WHOLE),
+        ([[2.0, 2.0], [1.9, 1.9], [1.89, 1.89]], SIXTEEN_BITS),
+        ([[2.0, 2.0, 9.0], [1.9, 2.1, 1.0], [2.5, 2.5, 2.5]], WHOLE),
+        ([[2.0, 2.0], [2.5, 2.5], [1.0, 1.9]], LOW_RANK),
+        ([[2.0, 2.0], [1.5, 1.5], [1.0, 1.6]], SIXTEEN_BITS),
+    ],
+)
+def test_what_says_less_must_be_faster(seconds: list[list[float]], way: int) -> None:
+    assert choose(seconds) == way
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("power", 30), ("top", 50), ("4 bits", 7.7)])

@@ -16,7 +16,7 @@ _CHOSEN_BY_COMPILE = ("crossentropy", "accuracy")
 
 
 # Options that may be a word in place of an object.
-_WORDS = {"compression": ("bfloat16", "int8")}
+_WORDS = {"compression": ("bfloat16", "int8", "auto")}
 
 
 def train(config: TrainConfig, folder: Path) -> dict[str, list[float]]:

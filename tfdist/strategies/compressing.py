@@ -6,9 +6,12 @@ import itertools
 import weakref
 from typing import Any
 
+import keras
+
 from tfdist._compat.keras_compression import compression_of
-from tfdist.gradients.compression import Compressor, GradientCompression, NoCompression, compress
+from tfdist.gradients.compression import Automatic, Compressor, GradientCompression, NoCompression, compress
 from tfdist.log import logger
+from tfdist.strategies.measuring import Measuring
 
 
 class CompressionSetting:
@@ -16,7 +19,7 @@ class CompressionSetting:
 
     _compression: Compressor = NoCompression()
 
-    def _init_compression(self, compression: Compressor | None) -> None:
+    def _init_compression(self, compression: Compressor | str | None) -> None:
         self._compression = as_compressor(compression)
         # With names by the order in which they were attached, which is the same on every worker.
         self._compressions: weakref.WeakKeyDictionary[GradientCompression, str] = weakref.WeakKeyDictionary()
@@ -38,6 +41,10 @@ class CompressionSetting:
             if self.num_replicas_in_sync == 1:  # type: ignore[attr-defined]
                 logger.warning("%s on one replica loses digits and saves nothing", self._compression)
             self._compressions[compress(optimizer, self._compression)] = next(self._compression_names)
+
+    def measuring(self) -> list[keras.callbacks.Callback]:
+        """What a `fit` needs where compression is to be chosen."""
+        return [Measuring(self)] if isinstance(self._compression, Automatic) else []
 
     def sent_bytes(self, optimizer: Any) -> int:
         """Bytes that each replica sends in an optimizer step, of dense gradients, as counted when it was traced.
@@ -62,9 +69,11 @@ def as_compressor(value: Any) -> Compressor:
     """
     if value is None:
         return NoCompression()
+    if value == "auto":
+        return Automatic()
     if not isinstance(value, Compressor):
         raise TypeError(
             "Expected: compression as one of tfdist.gradients: NoCompression(), Cast('bfloat16'), PowerSGD(rank=4), "
-            f"TopK(0.01), Quantize(bits=8). Received: compression={value!r}. Make one of them."
+            f"TopK(0.01), Quantize(bits=8); or as 'auto'. Received: compression={value!r}. Make one of them."
         )
     return value

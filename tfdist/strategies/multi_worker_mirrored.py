@@ -8,7 +8,7 @@ import gc
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -39,7 +39,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         gradient_accumulation_steps: global batches (micro-batches) to an optimizer step, a function of optimizer steps
             that gives them, or `tfdist.gradients.AccumulationOptions`.
-        compression: of gradients between replicas, such as `tfdist.gradients.PowerSGD(rank=4)`; None for none.
+        compression: of gradients between replicas, such as `tfdist.gradients.PowerSGD(rank=4)`; "auto" to
+            choose by measuring the first steps of `fit`; None for none.
         communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
@@ -69,7 +70,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
-        compression: Compressor | None = None,
+        compression: Compressor | Literal["auto"] | None = None,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
         heartbeat_timeout_seconds: float = 30.0,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tensorflow as tf
 
@@ -47,7 +47,7 @@ class SynchronousStrategy(AccumulatingStrategy, CompressionSetting, Workers, hoo
         self,
         *args: Any,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
-        compression: Compressor | None = None,
+        compression: Compressor | Literal["auto"] | None = None,
         **kwargs: Any,
     ) -> None:
         self._init_accumulation(gradient_accumulation_steps)
@@ -188,7 +188,8 @@ class SynchronousStrategy(AccumulatingStrategy, CompressionSetting, Workers, hoo
 
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What data and accumulation need around a `fit`."""
-        return [*step_report(), *fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
+        position = fit_position(data, steps_per_epoch)
+        return [*step_report(), *position, *self.measuring(), *super().fit_callbacks(data, steps_per_epoch)]
 
     def around_fit(self) -> contextlib.AbstractContextManager[None]:
         """Errors of any operation in it are explained, such as those of reading metrics."""

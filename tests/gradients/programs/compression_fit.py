@@ -149,6 +149,12 @@ def eager(strategy: Any) -> dict[str, Any]:
     return found
 
 
+def automatic(strategy: Any) -> dict[str, Any]:
+    """More steps than are measured."""
+    strategy._compression = as_compressor("auto")
+    return described(strategy, fit(model_of(strategy, lambda: keras.optimizers.SGD(0.1)), 8))
+
+
 def wide(strategy: Any) -> dict[str, Any]:
     """Bytes that this process sent in an epoch, and what the strategy says that a step sends."""
     found: dict[str, Any] = {}
@@ -182,7 +188,12 @@ def main(name: str, output: Path, *, is_elastic: bool) -> None:
     if strategy.num_workers == 1:
         found["eager"] = eager(strategy)
     else:
-        found |= {"files": files(strategy, output), "lossless": lossless(strategy), "wide": wide(strategy)}
+        found |= {
+            "files": files(strategy, output),
+            "lossless": lossless(strategy),
+            "auto": automatic(strategy),
+            "wide": wide(strategy),
+        }
     (output / f"{strategy.worker_index}.pickle").write_bytes(pickle.dumps(found))
 
 

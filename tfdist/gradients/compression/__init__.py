@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfdist.gradients.compression.automatic import Automatic
 from tfdist.gradients.compression.cast import Cast
 from tfdist.gradients.compression.compression import GradientCompression, compress
 from tfdist.gradients.compression.compressor import Compressor
@@ -12,6 +13,7 @@ from tfdist.gradients.compression.quantize import Quantize
 from tfdist.gradients.compression.top_k import TopK
 
 __all__ = [
+    "Automatic",
     "Cast",
     "Compressor",
     "GradientCompression",

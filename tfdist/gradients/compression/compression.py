@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfdist._compat.keras_compression import attach_compression
 from tfdist._compat.keras_optimizers import build_if_needed, loss_scale_of, variable_index
+from tfdist.gradients.compression.automatic import Automatic
 from tfdist.gradients.compression.compressor import Compressor, State
 from tfdist.gradients.compression.exchange import Exchange, Traffic, bytes_of
 from tfdist.gradients.compression.state import CompressionCheckpoint, CompressionState
@@ -100,7 +101,8 @@ class GradientCompression:
             for place, (index, gradient) in enumerate(zip(indices, local, strict=True))
             if self._is_taken(gradient)
         }
-        self.state.make(strategy, {index: tuple(local[place].shape) for index, place in taken.items()})
+        shapes = {index: tuple(local[place].shape) for index, place in taken.items()}
+        self.state.make(strategy, {**self._of_all, **shapes})
 
         def stage(number: int) -> Reduced:
             def in_replica(own: list[Any]) -> Reduced:
@@ -110,10 +112,26 @@ class GradientCompression:
 
         if len(self._stages) == 1:
             return stage(0)
+        return tf.switch_case(self._number(strategy), [lambda n=n: stage(n) for n in range(len(self._stages))])
+
+    def _number(self, strategy: Any) -> tf.Tensor:
+        """The stage that is in use, an int32 scalar."""
+        if self.is_measured:
+            (choice, *_) = strategy.experimental_local_results(self.state.variables[f"{Automatic.ALL}_choice"])
+            return tf.cast(choice.read_value(), tf.int32)
         step = tf.cast(tf.convert_to_tensor(self._optimizer().iterations), tf.int64)
         firsts = tf.constant([one.first_step for one in self._stages[1:]], tf.int64)
-        number = tf.reduce_sum(tf.cast(step >= firsts, tf.int32))
-        return tf.switch_case(number, [lambda n=n: stage(n) for n in range(len(self._stages))])
+        return tf.reduce_sum(tf.cast(step >= firsts, tf.int32))
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the stage is chosen by `choose`."""
+        return isinstance(self.compressor, Automatic)
+
+    @property
+    def _of_all(self) -> dict[int, tuple[int, ...]]:
+        """Numbers and shapes of what has states beside variables."""
+        return {Automatic.ALL: ()} if self.is_measured else {}
 
     def _is_taken(self, gradient: Any) -> bool:
         is_dense = not isinstance(gradient, tf.IndexedSlices) and gradient.dtype.is_floating
@@ -154,7 +172,7 @@ class GradientCompression:
         if number in self.traffic:
             return
         self.traffic[number] = traffic
-        if number == len(self._stages) - 1:
+        if number == len(self._stages) - 1 and not self.is_measured:
             replicas = tf.distribute.get_replica_context().num_replicas_in_sync
             whole = Traffic(summed=sum(map(bytes_of, own))).sent(replicas)
             logger.info(
@@ -167,6 +185,21 @@ class GradientCompression:
             )
 
     # Eagerly, on every worker.
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the stage in use is to stay; true where there is nothing to choose."""
+        name = f"{Automatic.ALL}_decided"
+        return not self.is_measured or bool(self._value(name) if name in self.state.variables else 0)
+
+    def choose(self, number: int, *, decided: bool) -> None:
+        """Use a stage from the next step on, once there was a first step."""
+        for name, value in {"choice": float(number), "decided": float(decided)}.items():
+            for copy in self._strategy.experimental_local_results(self.state.variables[f"{Automatic.ALL}_{name}"]):
+                copy.assign(value)
+
+    def _value(self, name: str) -> float:
+        return float(self._strategy.experimental_local_results(self.state.variables[name])[0].numpy())
 
     def _whole(self, *, together: bool) -> dict[str, np.ndarray] | None:
         if self._held is not None:

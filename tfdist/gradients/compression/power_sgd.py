@@ -79,10 +79,13 @@ class PowerSGD(Compressor):
     def stages(self) -> tuple[Stage, ...]:
         """Whole up to `start_step`."""
         begin = (Stage(0, send_whole),) if self.start_step else ()
-        return (*begin, Stage(self.start_step, _reduce))
+        return (*begin, Stage(self.start_step, reduce_low_rank))
 
 
-def _reduce(values: list[tf.Tensor], states: list[State], exchange: Exchange) -> tuple[list[tf.Tensor], list[State]]:
+def reduce_low_rank(
+    values: list[tf.Tensor], states: list[State], exchange: Exchange
+) -> tuple[list[tf.Tensor], list[State]]:
+    """The stage that compresses."""
     matrices = [tf.reshape(v, _matrix(v.shape)) + state["error"] for v, state in zip(values, states, strict=True)]
     products = exchange.sum([m @ state["factor"] for m, state in zip(matrices, states, strict=True)])
     # Householder's, which gives orthonormal columns for a product of any rank; Gram-Schmidt would stay at zero.
