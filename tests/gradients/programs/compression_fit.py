@@ -152,7 +152,7 @@ def eager(strategy: Any) -> dict[str, Any]:
 def automatic(strategy: Any) -> dict[str, Any]:
     """More steps than are measured."""
     strategy._compression = as_compressor("auto")
-    return described(strategy, fit(model_of(strategy, lambda: keras.optimizers.SGD(0.1)), 8))
+    return described(strategy, fit(model_of(strategy, lambda: keras.optimizers.SGD(0.1)), 11))
 
 
 def wide(strategy: Any) -> dict[str, Any]:
