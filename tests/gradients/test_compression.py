@@ -23,6 +23,9 @@ from tfdist.strategies.compressing import as_compressor
 TOLERANCE = 1e-6
 LARGE = (0, 1)
 
+# Fifteen functions are compiled one after another, on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 Values = list[np.ndarray]
 #: Of what each replica has of one variable, and a place for its states: the sum.
 Simulation = Callable[[int, Values, dict[str, Any]], np.ndarray]
@@ -31,7 +34,7 @@ Simulation = Callable[[int, Values, dict[str, Any]], np.ndarray]
 def run(setup: str, folder: Path, *options: str) -> list[dict[str, Any]]:
     """What each worker has kept."""
     arguments = ["-m", "tests.gradients.programs.compression", setup, str(folder), *options]
-    run_python(arguments, workers=WORKERS[setup], logs=folder / "logs")
+    run_python(arguments, workers=WORKERS[setup], logs=folder / "logs", timeout_seconds=800)
     return [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("*.pickle"))]
 
 

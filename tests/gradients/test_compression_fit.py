@@ -15,7 +15,8 @@ from tests.helpers.cluster_runner import run_python
 from tests.helpers.setups import WORKERS
 from tfdist.gradients.compression.automatic import LOW_RANK, SIXTEEN_BITS, WHOLE, choose
 
-pytestmark = pytest.mark.cluster
+# Fourteen functions are compiled one after another, on a busy machine.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 #: Float32 rounding, after ten steps of Adam.
 TOLERANCE = 5e-6
@@ -26,7 +27,7 @@ MODEL_BYTES = 4 * (64 * 512 + 2 * 512 * 512 + 512 + 3 * 512 + 1)
 def run(setup: str, folder: Path, *options: str) -> list[dict[str, Any]]:
     """What each worker has kept."""
     arguments = ["-m", "tests.gradients.programs.compression_fit", setup, str(folder), *options]
-    run_python(arguments, workers=WORKERS[setup], logs=folder / "logs")
+    run_python(arguments, workers=WORKERS[setup], logs=folder / "logs", timeout_seconds=800)
     return [pickle.loads(path.read_bytes()) for path in sorted(folder.glob("*.pickle"))]
 
 
@@ -57,6 +58,8 @@ def expect_resumed(found: list[dict[str, Any]], name: str) -> None:
 def test_goes_on_to_the_same_bits(found) -> None:
     """From the middle of an accumulation."""
     expect_resumed(found, "power")
+    states = found[0]["resumed"]["power, whole"]["states"]
+    assert states.keys() == {"1_error", "1_factor", "3_error", "3_factor"}, "both kernels are compressed"
 
 
 def test_workers_are_equal(found) -> None:

@@ -36,11 +36,13 @@ WIDE: dict[str, Compressor] = {
 
 
 def model_of(strategy: Any, make: Callable[[], Any], **options: Any) -> keras.Model:
-    """An embedding, whose gradients are rows, a kernel of 1,440 elements, and biases."""
+    """An embedding, whose gradients are rows, a kernel for sequences, another one, and biases."""
     keras.utils.set_random_seed(3)
     with strategy.scope():
         ids = keras.Input((3,), dtype="int32")
-        hidden = keras.layers.Flatten()(keras.layers.Embedding(20, 12)(ids))
+        # Of 12 x 96, whose gradient has sizes that TensorFlow doesn't know when it traces.
+        hidden = keras.layers.Dense(96)(keras.layers.Embedding(20, 12)(ids))
+        hidden = keras.layers.GlobalAveragePooling1D()(hidden)
         hidden = keras.layers.Dense(40, activation="tanh")(hidden)
         model = keras.Model(ids, keras.layers.Dense(3)(hidden))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -61,7 +61,9 @@ class GradientCompression:
         """
         context = tf.distribute.get_replica_context()
         build_if_needed(self._optimizer(), variables)
-        present = [(weighted(g, share), v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        present = [
+            (weighted(_shaped(g, v), share), v) for g, v in zip(gradients, variables, strict=True) if g is not None
+        ]
         indices = [variable_index(self._optimizer(), variable) for _, variable in present]
         reduced = context.merge_call(
             lambda strategy, own: self.reduce_in_all(strategy, own, indices), args=([own for own, _ in present],)
@@ -244,6 +246,11 @@ def compress(optimizer: Any, compressor: Compressor) -> GradientCompression:
     compression = GradientCompression(optimizer, compressor)
     attach_compression(optimizer, compression, CompressionCheckpoint(compression.state))
     return compression
+
+
+def _shaped(gradient: Any, variable: Any) -> Any:
+    """A gradient whose shape is known: that of a kernel of a layer on sequences, say, has sizes that are None."""
+    return gradient if isinstance(gradient, tf.IndexedSlices) else tf.ensure_shape(gradient, variable.shape)
 
 
 def _scaled(value: tf.Tensor, scale: Any, operation: Callable[[Any, Any], tf.Tensor]) -> tf.Tensor:
