@@ -223,6 +223,36 @@ def test_what_is_no_policy_is_refused(tmp_path, described, message):
 @pytest.mark.parametrize(
     "described, made",
     [
+        ({"name": "PowerSGD", "options": {"rank": 2}}, tfdist.gradients.PowerSGD(rank=2)),
+        ("cast", tfdist.gradients.Cast()),
+        (
+            {"name": "TopK", "options": {"fraction": 0.1, "warmup_steps": 10}},
+            tfdist.gradients.TopK(0.1, warmup_steps=10),
+        ),
+        ("int8", "int8"),
+        (None, None),
+    ],
+)
+def test_compression_is_described_as_an_object_or_by_its_word(tmp_path, described, made):
+    assert with_objects(Part("LocalSGDStrategy", {"compression": described}), tmp_path).options["compression"] == made
+
+
+@pytest.mark.parametrize(
+    "described, message",
+    [
+        ("PowerSDG", "Did you mean 'PowerSGD'?"),
+        ({"name": "PowerSGD", "options": {"ranks": 2}}, "Did you mean 'rank'?"),
+        ({"name": "Quantize", "options": {"bits": 2}}, "Received: bits=2"),
+    ],
+)
+def test_what_is_no_compression_is_refused(tmp_path, described, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        with_objects(Part("MirroredStrategy", {"compression": described}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "described, made",
+    [
         ("transformer", tfdist.layouts.transformer()),
         ({"name": "embedding", "options": {"by": "vocabulary"}}, {".*embeddings": ("model", None)}),
         ({".*up/kernel": [None, "model"]}, {".*up/kernel": [None, "model"]}),

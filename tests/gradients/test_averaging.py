@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdist.gradients import NoCompression, PowerSGD, TopK
 from tfdist.gradients.averaging import AveragingOptions
 from tfdist.gradients.averaging.compression import BFloat16, Int8
 from tfdist.gradients.averaging.equality import fingerprint
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.unit
         ({"sync_every_steps": 4, "warmup_steps": -1}, "Received: warmup_steps=-1"),
         ({"sync_every_steps": 4, "inner_state": "reset"}, "Received: inner_state='reset'"),
         ({"sync_every_steps": 4, "compression": "int4"}, "Received: compression='int4'"),
+        ({"sync_every_steps": 4, "compression": PowerSGD(start_step=2)}, "without start_step"),
+        ({"sync_every_steps": 4, "compression": TopK(0.1, momentum=0.9)}, "and momentum. Received"),
         ({"sync_every_steps": 4, "fragments": 5}, "sync_every_steps = 4. Received: fragments=5"),
         ({"sync_every_steps": "epoch", "fragments": 2}, "which is 1 fragment. Received: fragments=2"),
         ({"sync_every_steps": 4, "overlap_steps": -1}, "overlap_steps of at least 0. Received: overlap_steps=-1"),
@@ -41,6 +44,10 @@ pytestmark = pytest.mark.unit
 def test_wrong_options_are_refused(options, error):
     with pytest.raises((ValueError, TypeError), match=error):
         AveragingOptions(**options)
+
+
+def test_no_compression_is_none():
+    assert AveragingOptions(sync_every_steps=2, compression=NoCompression()) == AveragingOptions(sync_every_steps=2)
 
 
 @pytest.mark.parametrize(

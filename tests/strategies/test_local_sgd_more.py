@@ -17,8 +17,8 @@ pytestmark = pytest.mark.cluster
 
 #: Workers and devices of each, and what is run there.
 SETUPS = {
-    (0, 2): ["compressed", "own_loop", "checkpoint", "difference", "refusals"],
-    (2, 1): ["compressed", "own_loop", "checkpoint", "difference", "disagreement"],
+    (0, 2): ["compressed", "owing", "own_loop", "checkpoint", "difference", "refusals"],
+    (2, 1): ["compressed", "owing", "own_loop", "checkpoint", "checkpoint_owing", "difference", "disagreement"],
 }
 REPLICAS = 2
 
@@ -61,6 +61,39 @@ def test_compression_is_within_its_bound(workers: int, devices: int, how: str) -
             np.testing.assert_allclose(process["None"][place], mean, rtol=0, atol=1e-6)
         differs = max(differs, float(off.max()))
     assert differs > 1e-5, "nothing was rounded"
+
+
+@of("owing")
+def test_what_is_left_out_is_owed_to_the_next_averaging(workers: int, devices: int) -> None:
+    """Four bits: each change is -7..7 times a seventh of its largest, here by hand."""
+    processes = [process["owing"]["4 bits"] for process in found(workers, devices)]
+    owed = [[np.zeros_like(w) for w in processes[0]["averaged"][0]] for _ in range(REPLICAS)]
+    for epoch in range(3):
+        before, after = processes[0]["averaged"][epoch : epoch + 2]
+        replicas = [replica for process in processes for replica in process["apart"][epoch]]
+        for place, start in enumerate(before):
+            total = 0.0
+            for replica, debts in zip(replicas, owed, strict=True):
+                debt = (start - replica[place]) / REPLICAS + debts[place]
+                step = np.abs(debt).max() / np.float32(7)
+                said = np.round(debt / step) * step if debt.ndim == 2 else debt
+                debts[place], total = debt - said, total + said
+            np.testing.assert_allclose(after[place], start - total, atol=1e-6)
+    assert np.abs(owed[0][0]).max() > 1e-3, "nothing was left out"
+
+
+@of("owing")
+def test_a_compressor_that_leaves_nothing_out_is_none(workers: int, devices: int) -> None:
+    for process in found(workers, devices):
+        for one, other in zip(*(process["owing"][name]["averaged"][-1] for name in ("all", "none")), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@of("checkpoint_owing")
+def test_a_checkpoint_has_what_every_replica_owes(workers: int, devices: int) -> None:
+    for process in found(workers, devices):
+        result = process["checkpoint_owing"]
+        np.testing.assert_array_equal(result["again"], result["whole"])
 
 
 @of("checkpoint")

@@ -8,6 +8,7 @@ Files of a checkpoint, beside the manifest:
     state.npz           seeds/I                     of layers, in the model's order
                         workerW/metrics/I/R         of each replica by itself: their sums would be rounded otherwise
                         workerW/accumulators/A/NAME/R
+                        workerW/compression/A/NAME/R
                         workerW/random/NAME         Python's, NumPy's, TensorFlow's
                         callbacks/...
     state.json          the place in `fit` and in the data, history, callbacks, what the model looks like
@@ -16,6 +17,7 @@ Files of a checkpoint, beside the manifest:
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdist._compat.keras_compression import compression_of
 from tfdist._compat.keras_optimizers import accumulation_of
 from tfdist._compat.keras_weight_files import WeightCopies
 from tfdist._compat.random_states import get_random_states, layer_seeds, set_random_states
@@ -150,13 +153,21 @@ def _replica_copies(model: Any, workers: Any, in_parts: bool) -> dict[str, list[
     for number, accumulation in enumerate(_accumulations(model)):
         for name, variable in accumulation.state.replica_variables(with_sums=not in_parts).items():
             found[f"accumulators/{number}/{name}"] = variable
+    for number, compression in enumerate(_attached(model, compression_of)):
+        for name, variable in compression.state.variables.items():
+            found[f"compression/{number}/{name}"] = variable
     return {name: list(workers.experimental_local_results(value)) for name, value in found.items()}
 
 
 def _accumulations(model: Any) -> list[Any]:
+    return _attached(model, accumulation_of)
+
+
+def _attached(model: Any, of: Callable[[Any], Any]) -> list[Any]:
+    """What belongs to the model's optimizers, of those that have it."""
     optimizers = [model.optimizer, *(one for one in vars(model).values() if isinstance(one, keras.Optimizer))]
     unique = {id(one): one for one in optimizers}.values()
-    return [accumulation for one in unique if (accumulation := accumulation_of(one)) is not None]
+    return [found for one in unique if (found := of(one)) is not None]
 
 
 def is_accumulating(model: Any) -> bool:
@@ -218,6 +229,9 @@ def _restore_replicas(model: Any, workers: Any, own: dict[str, np.ndarray], in_p
     for number, accumulation in enumerate(_accumulations(model)):
         if any(name.startswith(f"accumulators/{number}/") for name in own):
             accumulation.state.make(workers, {})
+    for number, compression in enumerate(_attached(model, compression_of)):
+        prefix = f"compression/{number}/"
+        compression.state.make_named(workers, {name.split("/")[2] for name in own if name.startswith(prefix)})
     for name, copies in _replica_copies(model, workers, in_parts).items():
         for replica, copy in enumerate(copies):
             _assign(copy, own.get(f"{name}/{replica}"))
@@ -228,8 +242,10 @@ def _restore_sums(model: Any, workers: Any, arrays: dict[str, np.ndarray], in_pa
 
     Workers that share a mesh have them together, so each is given all.
 
-    Sums of gradients are in the weights' file, added up already.
+    Sums of gradients, and of what gradients owe, are in the weights' file, added up already.
     """
+    if any(compression.state.variables for compression in _attached(model, compression_of)):
+        logger.info("what gradients owed is divided evenly among %d replicas", workers.num_replicas_in_sync)
     for name, copies in _replica_copies(model, workers, in_parts).items():
         if name.startswith("metrics/"):
             parts = [array for key, array in arrays.items() if key.split("/", 1)[-1].startswith(f"{name}/")]

@@ -15,6 +15,10 @@ from tfdist.errors import ConfigError
 _CHOSEN_BY_COMPILE = ("crossentropy", "accuracy")
 
 
+# Options that may be a word in place of an object.
+_WORDS = {"compression": ("bfloat16", "int8", "auto")}
+
+
 def train(config: TrainConfig, folder: Path) -> dict[str, list[float]]:
     """Trains, and saves the model if the configuration says where.
 
@@ -80,14 +84,19 @@ def with_objects(strategy: Part, folder: Path) -> Part:
     """Its options that are objects, which are described as other parts are."""
     import tensorflow as tf
 
+    import tfdist.gradients as gradients
     import tfdist.updates as updates
 
     partitioners = tf.distribute.experimental.partitioners
-    kinds = {"variable_partitioner": (partitioners, partitioners.Partitioner), "update": (updates, updates.Policy)}
+    kinds = {
+        "variable_partitioner": (partitioners, partitioners.Partitioner),
+        "update": (updates, updates.Policy),
+        "compression": (gradients, gradients.Compressor),
+    }
     made = {}
     for name, (module, base) in kinds.items():
         described = strategy.options.get(name)
-        if described is not None:
+        if described is not None and described not in _WORDS.get(name, ()):
             key = f"strategy.options.{name}"
             part = Part(**check(described, Part, key, "in strategy.options"))
             made[name] = make(part, key, folder, classes_of(module, base))

@@ -14,7 +14,7 @@ The way of one micro-batch, under any strategy:
 
     optimizer.apply (in each replica)       weights its gradients, adds them to its slots
       -> end of the micro-step (merged)     counts it; if it was the K-th:
-         -> sums (in each replica)          the all-reduce, the mean, the slots cleared
+         -> sums (in each replica)          the all-reduce, the mean, the slots cleared; see `reduction.py`
          -> skip rules                      on the mean; a reason to skip is counted
          -> update (in each replica)        Keras' own `apply` on the mean
 
@@ -38,7 +38,7 @@ from tfdist.errors import TfdistError
 from tfdist.gradients.accumulation_options import AccumulationOptions
 from tfdist.gradients.accumulators import Accumulators, Sums
 from tfdist.gradients.fit_callbacks import fit_callbacks
-from tfdist.gradients.reduction import divided, sum_over_replicas, weighted
+from tfdist.gradients.reduction import Reduced, reduction_of, sum_over_replicas, weighted
 from tfdist.gradients.skipping import Skipping
 from tfdist.gradients.slots import kind_of, slot_dtype
 from tfdist.gradients.step import ReplicaStep, count_rows, current_end_of_batch, current_micro_batch_weight
@@ -153,12 +153,12 @@ class GradientAccumulation:
         ends_batch = current_end_of_batch()
         context.merge_call(lambda strategy: self._end_micro_step(strategy, target, ends_batch))
 
-    def _means(self, target: Target) -> list[Any]:
-        """The global batch's gradients of the variables that have a slot; the slots are empty afterwards."""
-        slots = [self.state.slots[index] for index in target.indices if index in self.state.slots]
-        *sums, weight = sum_over_replicas([*(slot.read() for slot in slots), self.state.weight.read_value()])
+    def _take(self, indices: list[int]) -> tuple[list[Any], tf.Tensor]:
+        """This replica's sums of gradients and of weights; the slots are empty afterwards."""
+        sums = [self.state.slots[index].read() for index in indices]
+        weight = self.state.weight.read_value()
         self.state.clear()
-        return [divided(total, weight) for total in sums]
+        return sums, weight
 
     def _update(self, target: Target, means: list[Any]) -> None:
         rest = iter(means)
@@ -212,12 +212,19 @@ class GradientAccumulation:
     def _flush(self, strategy: Any, target: Target) -> int:
         """One optimizer step with what is there."""
         each = strategy.extended.call_for_each_replica
-        means = each(lambda: self._means(target))
+        indices = [index for index in target.indices if index in self.state.slots]
+        reduction = reduction_of(target.optimizer)
+        reduced = reduction.means(strategy, lambda: self._take(indices), indices)
         self.state.micro_step.assign(0)
         self.state.flushes.assign_add(1)
-        scale = loss_scale_of(target.optimizer)
+
+        def update(reduced: Reduced) -> None:
+            self._update(target, reduced.gradients)
+            reduction.commit(reduced.state)
+
         skipping = Skipping(self.options.skip_rules, self.state)
-        skipping.unless(strategy, means, scale, lambda: each(lambda means: self._update(target, means), (means,)))
+        scale = loss_scale_of(target.optimizer)
+        skipping.unless(strategy, reduced.gradients, scale, lambda: each(update, (reduced,)))
         return 0
 
     # Eagerly, on every worker.
@@ -250,11 +257,11 @@ class GradientAccumulation:
             return None
         return self._reduced_sums()
 
-    def hold_sums(self) -> None:
+    def hold(self) -> None:
         """Reduce the sums for a file that the chief is about to write; call it on every worker."""
         self._held = self._reduced_sums()
 
-    def release_sums(self) -> None:
+    def release(self) -> None:
         """The file is written."""
         self._held = None
 

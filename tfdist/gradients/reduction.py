@@ -3,13 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
 from tfdist._compat import hooks
+from tfdist._compat.keras_compression import compression_of
 from tfdist._compat.tensorflow_exchange import all_reduce, can_exchange
 from tfdist.gradients.buckets import in_buckets
+
+
+class Reduced(NamedTuple):
+    """What all replicas go on from.
+
+    Attributes:
+        gradients: global ones, in the order given.
+        state: what `commit` is to keep, if the update is made; tensors by name.
+    """
+
+    gradients: list[Any]
+    state: dict[str, tf.Tensor]
+
+
+class Reduction(Protocol):
+    """How an optimizer's gradients become global."""
+
+    def reduce(self, gradients: list[Any], variables: list[Any], *, share: tf.Tensor | None) -> Reduced:
+        """Of one batch, as `all_reduce_gradients`; in replica context, not in a function or conditional inside it."""
+
+    def means(self, strategy: Any, take: Callable[[], tuple[list[Any], tf.Tensor]], indices: list[int]) -> Reduced:
+        """Of several micro-batches; in cross-replica context.
+
+        Args:
+            strategy: whose replicas have added up.
+            take: gives a replica's sums of weighted gradients and of weights, and forgets them; for each replica.
+            indices: the variables' numbers in the optimizer.
+        """
+
+    def commit(self, state: dict[str, tf.Tensor]) -> None:
+        """Keep what `reduce` or `means` has left, with the update; in replica context."""
+
+
+class ExactReduction:
+    """All digits of all gradients, in one all-reduce."""
+
+    def reduce(self, gradients: list[Any], variables: list[Any], *, share: tf.Tensor | None) -> Reduced:
+        """Their weighted sum."""
+        return Reduced(all_reduce_gradients(gradients, share=share), {})
+
+    def means(self, strategy: Any, take: Callable[[], tuple[list[Any], tf.Tensor]], indices: list[int]) -> Reduced:
+        """The sums over the sum of weights."""
+
+        def in_replica() -> list[Any]:
+            sums, weight = take()
+            *totals, divisor = sum_over_replicas([*sums, weight])
+            return [divided(total, divisor) for total in totals]
+
+        return Reduced(strategy.extended.call_for_each_replica(in_replica), {})
+
+    def commit(self, state: dict[str, tf.Tensor]) -> None:
+        """Nothing is left."""
+
+
+_EXACT = ExactReduction()
+
+
+def reduction_of(optimizer: Any) -> Reduction:
+    """How an optimizer's gradients become global: exactly, unless a strategy has attached something else."""
+    return compression_of(optimizer) or _EXACT
 
 
 def all_reduce_gradients(gradients: list[Any], *, share: tf.Tensor | None = None) -> list[Any]:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tfdist._compat.keras_optimizers import accumulation_of
-from tfdist.gradients import AccumulationOptions, GradientAccumulation, Steps, all_reduce_gradients
+from tfdist.gradients import AccumulationOptions, GradientAccumulation, Steps
 from tfdist.gradients.doors import attach, combined
 from tfdist.gradients.fit_callbacks import fit_callbacks
+from tfdist.gradients.reduction import reduction_of
 from tfdist.gradients.step import current_share
 
 Update = Callable[[list[Any], list[Any]], None]
@@ -103,4 +104,7 @@ class AccumulatingStrategy(AccumulationSetting):
         if accumulation is not None:
             accumulation.apply_gradients(optimizer, gradients, variables, update)
         else:
-            update(all_reduce_gradients(gradients, share=current_share()), variables)
+            reduction = reduction_of(optimizer)
+            reduced = reduction.reduce(gradients, variables, share=current_share())
+            update(reduced.gradients, variables)
+            reduction.commit(reduced.state)

@@ -18,7 +18,7 @@ from tfdist._compat.keras_optimizers import accumulation_of, gradient_accumulati
 from tfdist._compat.tensorflow_local_devices import local_devices
 from tfdist.cluster import Cluster
 from tfdist.cluster.micro_batches import micro_batches
-from tfdist.gradients import AccumulationOptions, all_reduce_gradients
+from tfdist.gradients import AccumulationOptions, Compressor, all_reduce_gradients
 from tfdist.gradients.averaging import (
     AveragingCheckpoint,
     AveragingOptions,
@@ -52,7 +52,8 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
             is plain averaging.
         warmup_steps: synchronous steps before the first local one (post-local SGD).
         inner_state: "keep": every replica goes on with its own momentum and the like; "average": they are averaged.
-        compression: None, "bfloat16" or "int8" on the wire, for the averaged change.
+        compression: None, "bfloat16", "int8" or a compressor such as `tfdist.gradients.PowerSGD(rank=4)`, for the
+            averaged change on the wire.
         fragments: parts of the variables that are averaged one after another.
         overlap_steps: local steps that go on while a fragment is averaged; 0 to wait for it.
         verify_equal: whether replicas compare what they averaged, by 8 bytes a variable.
@@ -88,7 +89,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         outer_optimizer: Callable[[], Any] | keras.optimizers.Optimizer | Mapping[str, Any] | str | None = None,
         warmup_steps: int = 0,
         inner_state: Literal["keep", "average"] = "keep",
-        compression: Literal["bfloat16", "int8"] | None = None,
+        compression: Literal["bfloat16", "int8"] | Compressor | None = None,
         fragments: int = 1,
         overlap_steps: int = 0,
         verify_equal: bool = True,

@@ -8,7 +8,7 @@ import gc
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -16,7 +16,7 @@ from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.cluster import Cluster, resolve
 from tfdist.cluster.micro_batches import micro_batches
-from tfdist.gradients import AccumulationOptions, Steps
+from tfdist.gradients import AccumulationOptions, Compressor, Steps
 from tfdist.log import logger
 from tfdist.strategies.agreement import data_facts, model_facts
 from tfdist.strategies.collectives import CollectiveSettings
@@ -40,6 +40,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         gradient_accumulation_steps: global batches (micro-batches) to an optimizer step, a function of optimizer steps
             that gives them, or `tfdist.gradients.AccumulationOptions`.
+        compression: of gradients between replicas, such as `tfdist.gradients.PowerSGD(rank=4)`; "auto" to
+            choose by measuring the first steps of `fit`; None for none.
         communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
@@ -50,6 +52,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             worker that the others wait for, and what that worker does.
 
     Raises:
+        TypeError: `compression` is none of `tfdist.gradients`.
         ClusterError: the cluster's description is wrong, this task's port is taken, or a worker doesn't come.
         WorkersDisagreeError: workers have other versions of a package, or run another script.
         RuntimeError: TensorFlow has run operations before.
@@ -71,6 +74,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        compression: Compressor | Literal["auto"] | None = None,
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
         heartbeat_timeout_seconds: float = 30.0,
@@ -99,6 +103,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 cluster_resolver=resolver,
                 communication_options=communication_options,
                 gradient_accumulation_steps=gradient_accumulation_steps,
+                compression=compression,
             )
         except RuntimeError as error:
             if "program startup" not in str(error):
@@ -146,7 +151,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         self.agree("predict", self._model_facts(model))
 
     def _model_facts(self, model: Any) -> dict[str, str]:
-        return model_facts(model, self.options_of(getattr(model, "optimizer", None)))
+        facts = model_facts(model, self.options_of(getattr(model, "optimizer", None)))
+        return {**facts, "gradient compression": str(self.compression)}
 
     # What all workers do together at a boundary between steps.
 
@@ -162,14 +168,20 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         return BytesGathering(self)
 
     def before_write(self, path: str) -> None:
-        """In the middle of an accumulation the file holds what all workers have added up, so they reduce it first."""
-        if self.num_workers > 1 and self.pending_accumulations:
+        """The file holds what all workers have added up, or owe, so they reduce it first."""
+        if self.num_workers > 1 and self._kept_apart():
             # What is out of use is collected at other times on other workers.
             gc.collect()
-            pending = {self._accumulations[one]: one for one in self.pending_accumulations}
-            positions = {name: one.position for name, one in pending.items()}
-            for name in self.save_together(path, positions) if pending else ():
-                pending[name].hold_sums()
+            apart = self._kept_apart()
+            positions = {name: one.position for name, one in apart.items()}
+            for name in self.save_together(path, positions) if apart else ():
+                apart[name].hold()
+
+    def _kept_apart(self) -> dict[str, Any]:
+        """What each worker has a part of, by name: sums in the middle of an accumulation, and errors of compression."""
+        sums = {self._accumulations[one]: one for one in self.pending_accumulations}
+        errors = {f"compression {name}": one for one, name in self._compressions.items() if one.state.variables}
+        return {**sums, **errors}
 
     def save_together(self, what: str, parts: Mapping[str, str]) -> list[str]:
         """The parts that all workers are about to save in `what` now, and so can gather; none if the chief is alone.
@@ -214,7 +226,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         return f"{self._room}/{self._occasion}/saves/{what}/{self._writes[f'saves/{what}']}"
 
     #: What a file lacks that only the chief has saved.
-    _saved_alone = "in the middle of accumulating gradients, without the micro-batches since the last optimizer step"
+    _saved_alone = (
+        "without what only the other workers have: micro-batches since the last optimizer step, errors of compression"
+    )
 
     def chief_wrote(self, path: str, error: str = "") -> None:
         """Tell the other workers that a file is there, or why it is not."""
@@ -228,8 +242,8 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         super().wait_for_chief(path)
 
     def _release_sums(self) -> None:
-        for accumulation in self.pending_accumulations:
-            accumulation.release_sums()
+        for one in self._kept_apart().values():
+            one.release()
 
 
 def as_resolver(

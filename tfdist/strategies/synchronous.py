@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tensorflow as tf
 
@@ -19,10 +19,11 @@ from tfdist._compat import hooks
 from tfdist._compat import tensorflow as tf_compat
 from tfdist.data.reading.reader_calls import readers_of
 from tfdist.data.rows import as_tensor, join_parts, replica_slices, shard_policy, slice_rows
-from tfdist.gradients import AccumulationOptions, ReplicaStep, Steps, count_rows
+from tfdist.gradients import AccumulationOptions, Compressor, ReplicaStep, Steps, count_rows
 from tfdist.log import logger
 from tfdist.strategies.accumulating import AccumulatingStrategy
 from tfdist.strategies.checks import refuse_mixed_up_use, refuse_xla
+from tfdist.strategies.compressing import CompressionSetting
 from tfdist.strategies.fit_position import fit_position
 from tfdist.strategies.keras_steps import StepFunction, keras_replica_step, predict_function, with_nones
 from tfdist.strategies.logs import Values
@@ -39,11 +40,18 @@ else:
 _AutoShardPolicy = tf.data.experimental.AutoShardPolicy
 
 
-class SynchronousStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, _Strategy):
+class SynchronousStrategy(AccumulatingStrategy, CompressionSetting, Workers, hooks.KerasHooks, _Strategy):
     """Mixin in front of a tf.distribute strategy whose replicas train in step."""
 
-    def __init__(self, *args: Any, gradient_accumulation_steps: Steps | AccumulationOptions = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        compression: Compressor | Literal["auto"] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._init_accumulation(gradient_accumulation_steps)
+        self._init_compression(compression)
         _compat.install()
         super().__init__(*args, **kwargs)
         tf_compat.use_runtime_instance_keys(self)
@@ -173,9 +181,15 @@ class SynchronousStrategy(AccumulatingStrategy, Workers, hooks.KerasHooks, _Stra
         step = model.train_step if kind == "train" else model.test_step
         return StepFunction(self, model, step, training=kind == "train")
 
+    def prepare_optimizer(self, optimizer: Any) -> None:
+        """Attach accumulation and compression, so that files can be loaded into them."""
+        super().prepare_optimizer(optimizer)
+        self.compress_optimizer(optimizer)
+
     def fit_callbacks(self, data: Any, steps_per_epoch: int | None) -> list[Any]:
         """What data and accumulation need around a `fit`."""
-        return [*step_report(), *fit_position(data, steps_per_epoch), *super().fit_callbacks(data, steps_per_epoch)]
+        position = fit_position(data, steps_per_epoch)
+        return [*step_report(), *position, *self.measuring(), *super().fit_callbacks(data, steps_per_epoch)]
 
     def around_fit(self) -> contextlib.AbstractContextManager[None]:
         """Errors of any operation in it are explained, such as those of reading metrics."""

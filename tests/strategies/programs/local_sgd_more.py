@@ -20,6 +20,7 @@ import tfdist
 from tests.strategies.programs.local_sgd import make_strategy
 from tests.strategies.programs.local_sgd_cases import flat, loss, nesterov, sgd
 from tfdist.errors import WorkersDisagreeError
+from tfdist.gradients import PowerSGD, Quantize, TopK
 from tfdist.gradients.averaging import AveragingOptions
 
 ROWS, BATCH_SIZE = 32, 8
@@ -64,6 +65,28 @@ def compressed(strategy: tfdist.LocalSGDStrategy) -> dict[str, Any]:
     return found
 
 
+class Epochs(BeforeTheEnd):
+    """Weights before each epoch and after the last, and every local replica's before they are averaged."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.averaged, self.apart = [self.model.get_weights()], []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.apart.append(self.weights)
+        self.averaged.append(self.model.get_weights())
+
+
+def owing(strategy: tfdist.LocalSGDStrategy) -> dict[str, Any]:
+    """Three averagings with four bits and what they leave out, and with a compressor that leaves nothing out."""
+    found: dict[str, Any] = {}
+    for name, how in {"4 bits": Quantize(4, min_size=1), "all": TopK(1.0, min_size=1), "none": None}.items():
+        strategy.averaging_options = AveragingOptions(sync_every_steps="epoch", compression=how)
+        model, seen = build(strategy, lambda: keras.optimizers.Adam(0.02)), Epochs()
+        model.fit(*data(), batch_size=BATCH_SIZE, epochs=3, shuffle=False, verbose=0, callbacks=[seen])
+        found[name] = {"averaged": seen.averaged, "apart": seen.apart}
+    return found
+
+
 def own_loop(strategy: tfdist.LocalSGDStrategy) -> dict[str, np.ndarray]:
     """A custom loop, whose loss is divided by the global batch as tf.distribute wants it, and `fit`."""
     strategy.averaging_options = AveragingOptions(sync_every_steps=3, outer_optimizer=nesterov)
@@ -103,8 +126,16 @@ def checkpoint(strategy: tfdist.LocalSGDStrategy) -> dict[str, np.ndarray]:
 
     The chief still has a model that the other workers have no more: what only one has is not gathered.
     """
-    options = {"sync_every_steps": 3, "outer_optimizer": nesterov}
-    strategy.averaging_options = AveragingOptions(**options)
+    return _checkpointed(strategy, None)
+
+
+def checkpoint_owing(strategy: tfdist.LocalSGDStrategy) -> dict[str, np.ndarray]:
+    """The same with a compressor, of which replicas owe something when the checkpoint is written."""
+    return _checkpointed(strategy, PowerSGD(1, min_size=1, min_ratio=1))
+
+
+def _checkpointed(strategy: tfdist.LocalSGDStrategy, compression: Any) -> dict[str, np.ndarray]:
+    strategy.averaging_options = AveragingOptions(sync_every_steps=3, outer_optimizer=nesterov, compression=compression)
     old = build(strategy, keras.optimizers.Adam)
     fit(old)
     if not strategy.is_chief:

@@ -215,21 +215,41 @@ class LocalAveraging:
 
     @property
     def keeps_replicas_apart(self) -> bool:
-        """Whether replicas have momentum and the like of their own, which one replica's file doesn't hold."""
+        """Whether replicas have state of their own, which one replica's file doesn't hold."""
+        return self.keeps_rule_state_apart or bool(self.owed)
+
+    @property
+    def keeps_rule_state_apart(self) -> bool:
+        """Whether that is momentum and the like."""
         several = self.strategy.num_replicas_in_sync > 1 and self.options.inner_state == "keep"
         return several and self.counters is not None and bool(rule_state_of(self.optimizer))
 
+    @property
+    def owed(self) -> list[tuple[Any, bool]]:
+        """What each replica keeps of compression; whether it adds up over replicas, by variable."""
+        return [one for fragment in self.fragments for one in fragment.owed]
+
     def gathered_rule_state(self) -> list[np.ndarray]:
         """Every replica's variables of the update rule, each [replicas, ...]; call it on every worker."""
-        variables = rule_state_of(self.optimizer)
+        return self.gathered("rule state", [variable.value for variable in rule_state_of(self.optimizer)])
+
+    def gathered(self, name: str, variables: list[Any]) -> list[np.ndarray]:
+        """Every replica's variables, each [replicas, ...]; call it on every worker.
+
+        Args:
+            name: of these, which stay the same.
+            variables: TensorFlow's.
+        """
+        if not variables:
+            return []
 
         def in_replica() -> list[tf.Tensor]:
             context = tf.distribute.get_replica_context()
             index = tf.reshape(tf.cast(context.replica_id_in_sync_group, tf.int32), [1])
-            values = [tf.identity(variable.value)[tf.newaxis] for variable in variables]
+            values = [tf.identity(variable)[tf.newaxis] for variable in variables]
             return [context.all_gather(value, axis=0) for value in [index, *values]]
 
-        gathered = self.compiled("gather", lambda: self.in_each(in_replica))()
+        gathered = self.compiled(name, lambda: self.in_each(in_replica))()
         order, *values = [np.asarray(self.strategy.experimental_local_results(value)[0]) for value in gathered]
         return [value[np.argsort(order)] for value in values]
 

@@ -8,15 +8,21 @@ With share_r the row shares, which add up to 1, and d_r what replica r has:
     int8        d_r as integers of -127..127 times max|d_r| / 127 of its tensor, gathered, and summed in float32. An
                 element is off by at most sum_r share_r max|d_r| / 254, and float32 rounding. Every replica receives
                 N - 1 bytes an element, where an all-reduce in float32 costs it 8 (N - 1) / N: a gain below 8 replicas
+
+or any compressor of gradients, given share_r d_r, with what it owes kept from averaging to averaging.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
+from tfdist.gradients.compression import Compressor
+from tfdist.gradients.compression.compressor import State
+from tfdist.gradients.compression.exchange import Exchange
 from tfdist.gradients.reduction import sum_over_replicas, weighted
+from tfdist.gradients.slots import local_variable
 
 _HALF = (tf.float16, tf.bfloat16)
 
@@ -24,11 +30,24 @@ _HALF = (tf.float16, tf.bfloat16)
 class Wire(Protocol):
     """How values travel."""
 
+    @property
+    def owed(self) -> list[tuple[tf.Variable, bool]]:
+        """What each replica keeps from one averaging to the next; whether it adds up over replicas, by variable."""
+
     def mean(self, values: list[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
         """The share-weighted mean of each value over the replicas, the same bits on all; in replica context."""
 
 
-class Exact:
+class Stateless:
+    """Keeps nothing."""
+
+    @property
+    def owed(self) -> list[tuple[tf.Variable, bool]]:
+        """Nothing."""
+        return []
+
+
+class Exact(Stateless):
     """As they are; halves as float32, whose sums would lose digits."""
 
     def mean(self, values: list[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
@@ -37,7 +56,7 @@ class Exact:
         return [tf.cast(total, v.dtype) for total, v in zip(sum_over_replicas(wide), values, strict=True)]
 
 
-class BFloat16:
+class BFloat16(Stateless):
     """Rounded to bfloat16."""
 
     def mean(self, values: list[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
@@ -46,7 +65,7 @@ class BFloat16:
         return [tf.cast(total, v.dtype) for total, v in zip(sum_over_replicas(rounded), values, strict=True)]
 
 
-class Int8:
+class Int8(Stateless):
     """Integers of eight bits, with one scale for each tensor and replica."""
 
     def mean(self, values: list[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
@@ -88,6 +107,49 @@ def _decoded(messages: tf.Tensor, like: list[tf.Tensor]) -> list[tf.Tensor]:
         means.append(tf.reshape(tf.linalg.matvec(part, factors, transpose_a=True), value.shape))
         begin += size
     return means
+
+
+class Compressed:
+    """A compressor's messages; to be made in the strategy's scope.
+
+    Args:
+        compressor: of one stage.
+        variables: whose changes travel, Keras variables.
+    """
+
+    def __init__(self, compressor: Compressor, variables: list[Any]) -> None:
+        self._compressor = compressor
+        self._states: dict[int, dict[str, tf.Variable]] = {}
+        for place, variable in enumerate(variables):
+            if compressor.takes(tuple(variable.shape)):
+                initial = compressor.initial_state(place, tuple(variable.shape))
+                self._states[place] = {name: local_variable(one, f"averaging_{name}") for name, one in initial.items()}
+
+    @property
+    def owed(self) -> list[tuple[tf.Variable, bool]]:
+        """All states, in an order that stays."""
+        shared = self._compressor.shared
+        return [(one, name not in shared) for states in self._states.values() for name, one in states.items()]
+
+    def mean(self, values: list[tf.Tensor], share: tf.Tensor) -> list[tf.Tensor]:
+        """What the messages add up to; keeps what they leave out."""
+        own = [weighted(tf.cast(value, tf.float32), share) for value in values]
+        others = [one for place, one in enumerate(own) if place not in self._states]
+        exchange = Exchange(others)
+        states: list[State] = [{name: one.read_value() for name, one in kept.items()} for kept in self._states.values()]
+        (stage,) = self._compressor.stages()
+        sums, after = stage.reduce([own[place] for place in self._states], states, exchange)
+        for kept, new in zip(self._states.values(), after, strict=True):
+            for name, variable in kept.items():
+                variable.assign(new[name])
+        found, rest = dict(zip(self._states, sums, strict=True)), iter(exchange.companions())
+        totals = [found[place] if place in found else next(rest) for place in range(len(own))]
+        return [tf.cast(total, value.dtype) for total, value in zip(totals, values, strict=True)]
+
+
+def wire_for(compression: str | Compressor | None, variables: list[Any]) -> Wire:
+    """What `AveragingOptions.compression` means for some variables; to be called in the strategy's scope."""
+    return Compressed(compression, variables) if isinstance(compression, Compressor) else WIRES[compression]
 
 
 WIRES: dict[str | None, Wire] = {None: Exact(), "bfloat16": BFloat16(), "int8": Int8()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfdist.gradients.averaging.compression import WIRES, Exact
+from tfdist.gradients.averaging.compression import Exact, wire_for
 from tfdist.gradients.averaging.options import AveragingOptions
 from tfdist.gradients.averaging.outer import Outer
 
@@ -25,7 +25,7 @@ class Fragment:
 
     def __init__(self, variables: list[Any], options: AveragingOptions) -> None:
         self.variables = variables
-        self._wire = WIRES[options.compression]
+        self._wire = wire_for(options.compression, variables)
         self.outer = Outer(options.outer_optimizer, variables) if options.needs_anchor else None
 
     def values(self, companions: list[Any]) -> list[tf.Tensor]:
@@ -63,6 +63,11 @@ class Fragment:
             if since is not None:
                 value = variable.value + (value - since[index])
             variable.assign(value if index < moved else tf.where(has_rows, value, variable.value))
+
+    @property
+    def owed(self) -> list[tuple[tf.Variable, bool]]:
+        """What each replica keeps of compression; whether it adds up over replicas, by variable."""
+        return self._wire.owed
 
     @property
     def state(self) -> list[Any]:

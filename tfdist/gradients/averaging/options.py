@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tfdist.gradients.averaging.compression import WIRES
 from tfdist.gradients.averaging.outer import OuterFactory, outer_factory
+from tfdist.gradients.compression import Compressor, NoCompression
 
 INNER_STATE = ("keep", "average")
 LEVELS = ("host", "cluster")
@@ -29,7 +30,8 @@ class AveragingOptions:
             `optimizer.iterations`.
         inner_state: what becomes of momentum and the like when weights are averaged: "keep", each replica's own goes
             on, or "average", at the cost of sending it too.
-        compression: of the averaged change on the wire: None, "bfloat16" or "int8", see `compression.py`.
+        compression: of the averaged change on the wire: None, "bfloat16", "int8" or a compressor such as
+            `tfdist.gradients.PowerSGD(rank=4)`, see `compression.py`.
         fragments: parts of the variables that are averaged one after another, each every H steps, at evenly spaced
             steps, so that less is sent at a time (Streaming DiLoCo); 1 for all at once.
         overlap_steps: steps that training goes on for while a fragment is averaged, less than H / P; 0 to wait for it.
@@ -46,7 +48,7 @@ class AveragingOptions:
     outer_optimizer: OuterFactory | None = None
     warmup_steps: int = 0
     inner_state: Literal["keep", "average"] = "keep"
-    compression: Literal["bfloat16", "int8"] | None = None
+    compression: Literal["bfloat16", "int8"] | Compressor | None = None
     fragments: int = 1
     overlap_steps: int = 0
     verify_equal: bool = True
@@ -56,7 +58,9 @@ class AveragingOptions:
         _check_at_least("warmup_steps", self.warmup_steps, 0)
         _check_at_least("fragments", self.fragments, 1)
         _check_one_of("inner_state", self.inner_state, INNER_STATE)
-        _check_one_of("compression", self.compression, tuple(WIRES))
+        _check_compression(self.compression)
+        if isinstance(self.compression, NoCompression):
+            object.__setattr__(self, "compression", None)
         object.__setattr__(self, "outer_optimizer", outer_factory(self.outer_optimizer))
         if self.fragments > (self.period or 1):
             raise ValueError(
@@ -123,6 +127,17 @@ class AveragingOptions:
             f"inner state {self.inner_state}, compression {self.compression}, fragments {self.fragments}, "
             f"overlap {self.overlap_steps}, verify {self.verify_equal}, "
             f"outer optimizer {self.outer_optimizer is not None}"
+        )
+
+
+def _check_compression(compression: Any) -> None:
+    if not isinstance(compression, Compressor):
+        _check_one_of("compression", compression, (*WIRES, "a compressor such as tfdist.gradients.PowerSGD(rank=4)"))
+    elif len(compression.stages()) > 1 or getattr(compression, "momentum", None):
+        raise ValueError(
+            "Averagings are few, and momentum is the outer optimizer's. Expected: a compressor without start_step, "
+            f"warmup_steps and momentum. Received: compression={compression}. Leave them out; warmup_steps= of the "
+            "strategy makes the first steps synchronous."
         )
 
 

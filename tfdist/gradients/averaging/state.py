@@ -1,10 +1,12 @@
 """What files hold of an averaging, beside what plain Keras keeps of model and optimizer.
 
 Files are written right after an averaging, so weights, moving statistics and anchors are what Keras saves already. The
-rest is here: the outer optimizer's variables, and with inner_state="keep" every replica's momentum and the like. Plain
-Keras leaves it alone, and finds those of the chief's first replica where it looks for an optimizer's variables.
+rest is here: the outer optimizer's variables, with inner_state="keep" every replica's momentum and the like, and with a
+compressor what every replica owes. Plain Keras leaves it alone, and finds the chief's first replica's momentum where it
+looks for an optimizer's variables.
 
-    another number of replicas than when the file was written: each goes on with the mean of the replicas' momentum
+    another number of replicas than when the file was written: each goes on with the mean of the replicas' momentum, and
+        with an even part of what they owed together
     a file of plain Keras: the outer optimizer begins anew, each replica has the momentum that the file holds
 """
 
@@ -35,6 +37,7 @@ class AveragingState(SaveableState):
         self._owner = weakref.ref(averaging)
         #: Every replica's rule state [replicas, ...] in the optimizer's order, while a file is written.
         self._held: list[np.ndarray] | None = None
+        self._owed: list[np.ndarray] = []
         self._pending: dict[str, np.ndarray] = {}
 
     @property
@@ -44,8 +47,8 @@ class AveragingState(SaveableState):
     def hold(self) -> None:
         """Gather what the file is to hold of every replica; call it on every worker."""
         averaging = self._averaging
-        if averaging.keeps_replicas_apart:
-            self._held = averaging.gathered_rule_state()
+        self._held = averaging.gathered_rule_state() if averaging.keeps_rule_state_apart else None
+        self._owed = averaging.gathered("owed", [variable for variable, _ in averaging.owed])
 
     @contextlib.contextmanager
     def held(self, what: str) -> Iterator[None]:
@@ -59,12 +62,14 @@ class AveragingState(SaveableState):
 
     def release(self) -> None:
         """The file is written."""
-        self._held = None
+        self._held, self._owed = None, []
 
     def save_own_variables(self, store: Any) -> None:
         """Keep the outer optimizers' variables, and the replicas' own ones if they are held."""
         for index, array in enumerate(self._held or ()):
             store[f"inner_{index}"] = array
+        for index, array in enumerate(self._owed):
+            store[f"owed_{index}"] = array
         for fragment, part in enumerate(self._averaging.fragments):
             for index, variable in enumerate(part.state):
                 store[f"outer_{fragment}_{index}"] = np.asarray(variable.numpy())
@@ -96,17 +101,23 @@ class AveragingState(SaveableState):
                         variable.assign(value)
             for index, variable in enumerate(rule_state_of(averaging.optimizer)):
                 if f"inner_{index}" in arrays:
-                    _assign_replicas(averaging.strategy, variable, arrays[f"inner_{index}"])
+                    name = f"the {variable.path} that replicas had apart, averaged"
+                    _assign_replicas(averaging.strategy, variable.value, arrays[f"inner_{index}"], name)
+            for index, (variable, adds_up) in enumerate(averaging.owed):
+                if f"owed_{index}" in arrays:
+                    saved = arrays[f"owed_{index}"]
+                    saved = saved * (len(saved) / averaging.strategy.num_replicas_in_sync) if adds_up else saved
+                    _assign_replicas(averaging.strategy, variable, saved, "an even part of what replicas owed")
 
 
-def _assign_replicas(strategy: Any, variable: Any, values: np.ndarray) -> None:
-    copies = strategy.experimental_local_results(variable.value)
+def _assign_replicas(strategy: Any, variable: Any, values: np.ndarray, name: str) -> None:
+    copies = strategy.experimental_local_results(variable)
     if len(values) != strategy.num_replicas_in_sync:
         logger.warning(
-            "%s was saved by %d replicas; each of the %d now goes on with the mean",
-            variable.path,
+            "the file was saved by %d replicas; each of the %d now goes on with %s",
             len(values),
             strategy.num_replicas_in_sync,
+            name,
         )
         values = np.broadcast_to(values.mean(0, dtype=np.float64), [strategy.num_replicas_in_sync, *values.shape[1:]])
     first = strategy.worker_index * len(copies)
