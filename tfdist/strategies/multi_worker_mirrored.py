@@ -18,6 +18,7 @@ from tfdist.cluster import Cluster, resolve
 from tfdist.cluster.micro_batches import micro_batches
 from tfdist.gradients import AccumulationOptions, Steps
 from tfdist.log import logger
+from tfdist.strategies import communication as communications
 from tfdist.strategies.agreement import data_facts, model_facts
 from tfdist.strategies.equal_weights import check_equal_weights
 from tfdist.strategies.gathering import BytesGathering
@@ -39,7 +40,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: a `tfdist.cluster.Cluster`, a `tf.distribute` ClusterResolver, or None for `resolve()`.
         gradient_accumulation_steps: global batches (micro-batches) to an optimizer step, a function of optimizer steps
             that gives them, or `tfdist.gradients.AccumulationOptions`.
-        communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
+        communication: what CPUs send gradients through: "grpc", "mpi", or "auto" for MPI where mpiexec has started the
+            job and mpi4py is installed, see docs/mpi.md. GPUs have NCCL.
+        communication_options: `tf.distribute.experimental.CommunicationOptions` of TensorFlow's collectives.
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
         heartbeat_timeout_seconds: how long after a worker is stopped or cut off the others end at the latest; it must
@@ -67,6 +70,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         cluster: Cluster | tf.distribute.cluster_resolver.ClusterResolver | None = None,
         *,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
+        communication: communications.Communication = "auto",
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
         heartbeat_timeout_seconds: float = 30.0,
@@ -81,6 +85,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         )
         given = resolve() if cluster is None else cluster
         resolver, place = as_resolver(given), as_cluster(given)
+        choice = communications.choose(communication, place)
         # An evaluator reads what the others write, and is none of them.
         if place.num_workers > 1 and place.worker_index is not None:
             self.peers = peers_of_process(
@@ -88,6 +93,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 heartbeat_timeout_seconds=heartbeat_timeout_seconds,
                 start_timeout_seconds=start_timeout_seconds,
                 stall_seconds=stall_seconds,
+                facts=choice.facts,
             )
         try:
             super().__init__(
@@ -104,6 +110,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 "first."
             ) from error
         self._init_workers(peer_timeout_seconds)
+        communications.use(choice, self)
 
     def _in_this_job(self, options: AccumulationOptions) -> AccumulationOptions:
         """An elastic job may have its workers cut batches while they are few."""
