@@ -100,7 +100,12 @@ def main() -> None:
         report(size, {way: all_reduce(one, elements) for way, one in strategies.items()}, count, options.rounds)
     steps = {way: training(one, options.batch) for way, one in strategies.items()}
     alone = training(None, options.batch)
-    report("step", {**steps, "alone": lambda count: alone(count) if WORLD.Get_rank() == 0 else 0.0}, options.steps, options.rounds)
+    report(
+        "step",
+        {**steps, "alone": lambda count: alone(count) if WORLD.Get_rank() == 0 else 0.0},
+        options.steps,
+        options.rounds,
+    )
 
 
 def report(what: str, ways: dict[str, Callable[[int], float]], count: int, rounds: int) -> None:

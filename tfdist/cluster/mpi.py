@@ -1,18 +1,21 @@
 """The ranks that mpiexec gives its processes, and what they talk through. mpi4py is imported when it's asked for.
 
-MPI ends all ranks when one ends without MPI_Finalize, and MPI_Finalize waits for all. So a rank that failed, or that
-lost another one, ends without it, and the others end by mpiexec; one that has come to its end waits for the others.
+mpiexec ends all ranks when one ends without MPI_Finalize, and MPI_Finalize waits for all. So a rank that failed, or that
+lost another one, ends without it, and the others end by mpiexec; one that has come to its end waits for the others. Ranks
+that are lent (`tfdist.launch.mpi`) end as any process, since mpiexec doesn't notice.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tfdist.errors import ClusterError
@@ -25,7 +28,10 @@ VARIABLES = (
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
     ("PMIX_RANK", "SLURM_NTASKS"),
 )
+#: Set where mpiexec has started another process, whose rank this one has.
+LENT_VARIABLE = "TFDIST_MPI_LENT"
 INSTALL = "pip install 'tfdist[mpi]', or mpi4py for the MPI of this machine"
+_SHARED_MEMORY = "/dev/shm/mpich_shm_"
 #: Others come within microseconds, or after the rest of a step, in which they need their cores.
 _SPIN_SECONDS = 3e-5
 _LEAST_NAP_SECONDS, _LONGEST_NAP_SECONDS, _NAP_SHARE = 2e-5, 1e-3, 0.1
@@ -121,6 +127,18 @@ def wait(request: Any, *, spin_seconds: float = _SPIN_SECONDS, check: Callable[[
             time.sleep(min(max(_NAP_SHARE * waited, _LEAST_NAP_SECONDS), _LONGEST_NAP_SECONDS))
 
 
+def unlink_shared_memory() -> None:
+    """Takes the names from what ranks share, which MPICH leaves behind for good when one is killed; all have it open.
+
+    To be called when the ranks of this machine have started MPI, which an operation of all of them shows.
+    """
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            path = line.rpartition(" ")[2]
+            if path.startswith(_SHARED_MEMORY):
+                Path(path).unlink(missing_ok=True)
+
+
 _lost: list[str] = []
 
 
@@ -154,8 +172,10 @@ def _end() -> None:
     """Registered before all that knows of failures, so that it comes after."""
     from mpi4py import MPI
 
+    unlink_shared_memory()
     # Python keeps the exception that ends it there.
-    if _lost or hasattr(sys, "last_value") or not MPI.Is_initialized() or MPI.Is_finalized():
+    is_failing = bool(_lost) or hasattr(sys, "last_value")
+    if is_failing or LENT_VARIABLE in os.environ or not MPI.Is_initialized() or MPI.Is_finalized():
         return
     wait(MPI.COMM_WORLD.Ibarrier())
     MPI.Finalize()

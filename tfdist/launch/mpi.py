@@ -151,7 +151,8 @@ def _receive(holder: socket.socket, stack: contextlib.ExitStack) -> LentRank:
     with holder.makefile("rb") as words:
         env = json.loads(words.readline())
     new = {name: value for name, value in env.items() if os.environ.get(name) != value and name not in _OWN_TO_HOLDERS}
-    return LentRank({**new, **({_INHERITED: str(fds[0])} if fds else {})}, tuple(fds))
+    inherited = {_INHERITED: str(fds[0])} if fds else {}
+    return LentRank({**new, **inherited, mpi.LENT_VARIABLE: "1"}, tuple(fds))
 
 
 def _index(rank: LentRank) -> int:

@@ -45,6 +45,7 @@ class MPITransport:
         self._lock = threading.Lock()
         self._ranks, copied = world.Idup()
         self._wait(copied)
+        mpi.unlink_shared_memory()
 
     def sum(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Each array's sum over all workers.

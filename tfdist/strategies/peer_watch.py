@@ -69,9 +69,7 @@ class PeerWatch:
         silent_seconds: who says nothing for longer is taken for stopped, where TensorFlow doesn't decide it.
     """
 
-    def __init__(
-        self, index: int, num_workers: int, host: str, *, stall_seconds: float, silent_seconds: float
-    ) -> None:
+    def __init__(self, index: int, num_workers: int, host: str, *, stall_seconds: float, silent_seconds: float) -> None:
         self._silent_seconds = max(silent_seconds, _SILENT_SECONDS)
         self._index, self._num_workers = index, num_workers
         self._clock = StepClock()

@@ -83,9 +83,7 @@ def peers_of_process(
         return NobodyElse()  # the user has connected the workers
     index, host = cluster.worker_index or 0, Address.parse(cluster.address).host
     silent_seconds = heartbeat_timeout_seconds * _SILENT_SHARE
-    peers = PeerWatch(
-        index, cluster.num_workers, host, stall_seconds=stall_seconds, silent_seconds=silent_seconds
-    )
+    peers = PeerWatch(index, cluster.num_workers, host, stall_seconds=stall_seconds, silent_seconds=silent_seconds)
     check_own_port(cluster)
     card = Card({**facts_of_start(cluster), **(facts or {})}, peers.address)
     meeting = meet(cluster, card, timeout_seconds=start_timeout_seconds, say=logger.warning)
