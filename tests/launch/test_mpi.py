@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.launching import finish
 from tests.helpers.mpi_ranks import needs_mpi, run_ranks
+from tfdist.cluster import Cluster, Task
 from tfdist.errors import LaunchError
 from tfdist.launch import LaunchOptions
 from tfdist.launch.elastic.options import ElasticOptions
@@ -80,12 +81,13 @@ def test_a_restart_has_new_ranks(launch, tmp_path):
 def test_ranks_find_each_other_without_tf_config_and_tensorflow(tmp_path):
     code = (
         "import sys, tfdist; cluster = tfdist.cluster.resolve(); assert cluster == tfdist.cluster.resolve()\n"
-        "print(*cluster.jobs['worker'], cluster.task, sorted({'tensorflow', 'numpy'} & set(sys.modules)))"
+        f"with open(f'{tmp_path}/{{cluster.task.index}}', 'w') as file:\n"
+        "    print(cluster.to_tf_config(), *{'tensorflow', 'numpy'} & set(sys.modules), file=file)"
     )
-    lines = sorted(run_ranks(["-c", code], ranks=2, log=tmp_path / "log", timeout_seconds=60).splitlines())
-    (first, second, *end_0), (first_of_1, second_of_1, *end_1) = (line.split() for line in lines)
-    assert (first, second) == (first_of_1, second_of_1) and first != second
-    assert end_0 == ["worker/0", "[]"] and end_1 == ["worker/1", "[]"]
+    run_ranks(["-c", code], ranks=2, log=tmp_path / "log", timeout_seconds=60)
+    first, second = (Cluster.from_tf_config((tmp_path / str(index)).read_text()) for index in range(2))
+    assert first.jobs == second.jobs and len(set(first.addresses("worker"))) == 2
+    assert [first.task, second.task] == [Task("worker", 0), Task("worker", 1)]
 
 
 @needs_mpi

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,9 @@ PICKED = {
     "mpi2": ("steps_per_execution_3", "run_eagerly", "embedding_adam", "mixed_float16", "accumulate_adam", "metrics"),
     "mpi3": ("arrays_last_batch_of_2", "batch_normalization_synchronized", "predict_any_number_of_rows", "adam"),
 }
+NIGHTLY = (pytest.mark.nightly,)
 CELLS = [
-    pytest.param(
-        setup, case, id=f"{setup}-{case.name}", marks=[] if case.name in PICKED[setup] else pytest.mark.nightly
-    )
+    pytest.param(setup, case, id=f"{setup}-{case.name}", marks=() if case.name in PICKED[setup] else NIGHTLY)
     for setup in RANKS
     for case in all_cases().values()
     if runs_in(case, setup)
@@ -139,9 +137,7 @@ def test_auto_is_grpc_where_ranks_are_other_tasks_than_workers(ranks) -> None:
 
 @pytest.mark.unit
 def test_mpi_without_ranks_is_refused(ranks) -> None:
-    with pytest.raises(
-        ClusterError, match=r"started by mpiexec\. Received: none of OMPI_COMM_WORLD_RANK.*tfdist launch --mpi"
-    ):
+    with pytest.raises(ClusterError, match=r"started by mpiexec\. Received: none of OMPI_COMM.*tfdist launch --mpi"):
         choose("mpi", TWO)
 
 

@@ -1,8 +1,8 @@
 """The ranks that mpiexec gives its processes, and what they talk through. mpi4py is imported when it's asked for.
 
-mpiexec ends all ranks when one ends without MPI_Finalize, and MPI_Finalize waits for all. So a rank that failed, or that
-lost another one, ends without it, and the others end by mpiexec; one that has come to its end waits for the others. Ranks
-that are lent (`tfdist.launch.mpi`) end as any process, since mpiexec doesn't notice.
+mpiexec ends all ranks when one ends without MPI_Finalize, and MPI_Finalize waits for all. So a rank that failed, or
+that lost another one, ends without it, and the others end by mpiexec; one that has come to its end waits for the
+others. Ranks that are lent (`tfdist.launch.mpi`) end as any process, since mpiexec doesn't notice.
 """
 
 from __future__ import annotations

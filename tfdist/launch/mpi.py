@@ -159,7 +159,7 @@ def _index(rank: LentRank) -> int:
     found = mpi.rank_of_process(rank.env)
     if found is None:
         raise LaunchError(
-            f"mpiexec must say which rank a process is. Received: none of {', '.join(index for index, _ in mpi.VARIABLES)}."
-            " Use the mpiexec of MPICH or Open MPI: --mpiexec=PATH"
+            "mpiexec must say which rank a process is. Received: none of "
+            f"{', '.join(index for index, _ in mpi.VARIABLES)}. Use the mpiexec of MPICH or Open MPI: --mpiexec=PATH"
         )
     return found.index

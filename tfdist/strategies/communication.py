@@ -55,8 +55,8 @@ def choose(asked: Communication, cluster: Cluster) -> Choice:
         why_not = _why_not(cluster)
         if why_not:
             raise ClusterError(
-                f"Expected: rank i of mpiexec as worker i for communication='mpi'. Received: {why_not}. Leave TF_CONFIG "
-                "to tfdist, which makes it from the ranks, or start with `tfdist launch --mpi`."
+                f"Expected: rank i of mpiexec as worker i for communication='mpi'. Received: {why_not}. Leave "
+                "TF_CONFIG to tfdist, which makes it from the ranks, or start with `tfdist launch --mpi`."
             )
         return Choice(asked, world, "communication='mpi'")
     if why_not := _why_not(cluster):

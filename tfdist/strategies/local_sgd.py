@@ -57,8 +57,8 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         overlap_steps: local steps that go on while a fragment is averaged; 0 to wait for it.
         verify_equal: whether replicas compare what they averaged, by 8 bytes a variable.
         devices: of this worker, such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
-        communication, communication_options, peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds:
-            as in `MultiWorkerMirroredStrategy`.
+        communication, communication_options, peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds,
+            stall_seconds: as in `MultiWorkerMirroredStrategy`.
 
     Raises:
         ValueError, TypeError: an option is wrong.

@@ -103,8 +103,8 @@ class MPITransport:
         parts = [all_described[start : start + len(own)] for start in range(0, len(all_described), len(own))]
         said = "; ".join(f"worker {index}: {bytes(part).decode().strip()}" for index, part in enumerate(parts))
         return WorkersDisagreeError(
-            f"Expected: the same collective operation on all workers. Received: {said}. All must run the same script on "
-            "the same model."
+            f"Expected: the same collective operation on all workers. Received: {said}. All must run the same "
+            "script on the same model."
         )
 
     def _wait(self, request: Any, *buffers: Any, spin_seconds: float = 0.0) -> None:
