@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -73,6 +74,13 @@ def without_rank(environment: Mapping[str, str]) -> dict[str, str]:
 def is_installed() -> bool:
     """Whether mpi4py is there; the MPI that it needs may still be missing."""
     return importlib.util.find_spec("mpi4py") is not None
+
+
+def mpiexec_found() -> str | None:
+    """The mpiexec of this Python's environment, or that of PATH."""
+    beside_python = os.path.dirname(sys.executable)
+    found = (shutil.which(name, path=path) for name in ("mpiexec", "mpirun") for path in (beside_python, None))
+    return next((path for path in found if path), None)
 
 
 def library() -> str:

@@ -98,15 +98,13 @@ def find_mpiexec(asked: str | None = None) -> list[str]:
         if command and shutil.which(command[0]):
             return command
         raise LaunchError(f"mpiexec must be a program, with options. Received: mpiexec={asked!r}. Check the path.")
-    beside_python = os.path.dirname(sys.executable)
-    for name in ("mpiexec", "mpirun"):
-        found = shutil.which(name, path=beside_python) or shutil.which(name)
-        if found:
-            return [found]
-    raise LaunchError(
-        f"--mpi needs mpiexec. Received: none in {beside_python} or on PATH. Write: {mpi.INSTALL}; or name it by "
-        "--mpiexec."
-    )
+    found = mpi.mpiexec_found()
+    if found is None:
+        raise LaunchError(
+            f"--mpi needs mpiexec. Received: none in {os.path.dirname(sys.executable)} or on PATH. Write: "
+            f"{mpi.INSTALL}; or name it by --mpiexec."
+        )
+    return [found]
 
 
 def _start(options: LaunchOptions, path: Path, said: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -20,11 +20,10 @@ import numpy as np
 
 from tfdist.cluster import mpi
 from tfdist.errors import TaskLostError, WorkersDisagreeError
+from tfdist.strategies.mpi_buffers import ALIGNMENT_BYTES, Buffers
 
 #: Asking again at once is twice as fast as naps for 4 MB, and 100 MB take naps as well.
 _SPIN_SECONDS = 1e-3
-#: TensorFlow takes an array as it is if it begins at a multiple of it.
-_ALIGNMENT_BYTES = 64
 _DESCRIBED_BYTES = 200
 
 
@@ -41,6 +40,7 @@ class MPITransport:
 
         self._mpi, self._check = MPI, check
         self._pending: list[Any] = []
+        self._buffers = Buffers()
         # MPI may allow one thread at a time only, and eager calls come from any.
         self._lock = threading.Lock()
         self._ranks, copied = world.Idup()
@@ -54,22 +54,16 @@ class MPITransport:
             arrays: of one type, float32, float64, int32 or int64.
 
         Returns:
-            Arrays that are parts of one buffer, nobody else's.
+            Arrays that are parts of one buffer, which is used again when nobody has them any more.
 
         Raises:
             WorkersDisagreeError: another worker is about to do something else.
             TaskLostError: a worker is gone.
         """
-        totals, buffer = _parts_of_one_buffer(arrays)
-        source: Any = self._mpi.IN_PLACE
-        if len(arrays) == 1:
-            source = np.ascontiguousarray(arrays[0]).reshape(-1)
-        else:
-            for total, array in zip(totals, arrays, strict=True):
-                np.copyto(total, array)
         with self._lock:
+            totals, flat = parts_of(self._buffers.take(size_of(arrays)), arrays)
             self._arrive("sum", arrays)
-            self._wait(self._ranks.Iallreduce(source, buffer), source, buffer, spin_seconds=_SPIN_SECONDS)
+            self._wait(self._ranks.Iallreduce(self._mpi.IN_PLACE, flat), flat, spin_seconds=_SPIN_SECONDS)
         return totals
 
     def gather(self, array: np.ndarray) -> np.ndarray:
@@ -79,13 +73,15 @@ class MPITransport:
             WorkersDisagreeError: another worker is about to do something else.
             TaskLostError: a worker is gone.
         """
-        own = np.ascontiguousarray(array)
-        gathered = _aligned(own.nbytes * self._ranks.Get_size())
+        size, rank = self._ranks.Get_size(), self._ranks.Get_rank()
         with self._lock:
+            buffer = self._buffers.take(size * array.nbytes)
+            gathered = buffer.view(array.dtype).reshape(size, *array.shape)
+            gathered[rank] = array
             self._arrive("gather", [array])
-            request = self._ranks.Iallgather(own.reshape(-1).view(np.uint8), gathered)
-            self._wait(request, own, gathered, spin_seconds=_SPIN_SECONDS)
-        return gathered.view(own.dtype).reshape(self._ranks.Get_size() * own.shape[0], *own.shape[1:])
+            request = self._ranks.Iallgather(self._mpi.IN_PLACE, buffer)
+            self._wait(request, buffer, spin_seconds=_SPIN_SECONDS)
+        return gathered.reshape(size * array.shape[0], *array.shape[1:])
 
     def _arrive(self, what: str, arrays: Sequence[np.ndarray]) -> None:
         described = f"{what} of {arrays[0].dtype} {[array.shape for array in arrays]}".encode()
@@ -116,21 +112,27 @@ class MPITransport:
             raise
 
 
-def _parts_of_one_buffer(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """An array of each one's shape, aligned, and the flat one that they are parts of."""
-    dtype = arrays[0].dtype
-    rounded = [-(-array.nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for array in arrays]
-    buffer = _aligned(sum(rounded))
+def parts_of(buffer: np.ndarray, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Copies of arrays of one type, each aligned, and the flat array that they are parts of.
+
+    Args:
+        buffer: bytes, aligned, `size_of(arrays)` of them.
+        arrays: what is copied.
+    """
     parts, begin = [], 0
-    for array, size in zip(arrays, rounded, strict=True):
-        parts.append(buffer[begin : begin + array.nbytes].view(dtype).reshape(array.shape))
-        buffer[begin + array.nbytes : begin + size] = 0  # added up too, in vain
-        begin += size
-    used = begin if len(arrays) > 1 else arrays[0].nbytes
-    return parts, buffer[:used].view(dtype)
+    for array in arrays:
+        end = begin + array.nbytes
+        parts.append(buffer[begin:end].view(array.dtype).reshape(array.shape))
+        np.copyto(parts[-1], array)
+        begin = _rounded(end)
+        buffer[end:begin] = 0  # added up too, in vain
+    return parts, buffer.view(arrays[0].dtype)
 
 
-def _aligned(size: int) -> np.ndarray:
-    raw = np.empty(size + _ALIGNMENT_BYTES, np.uint8)
-    begin = -raw.ctypes.data % _ALIGNMENT_BYTES
-    return raw[begin : begin + size]
+def size_of(arrays: Sequence[np.ndarray]) -> int:
+    """Bytes that arrays take if each is aligned."""
+    return sum(_rounded(array.nbytes) for array in arrays)
+
+
+def _rounded(size: int) -> int:
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
