@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,12 @@ from tests.helpers.cases import Case, all_cases, runs_in
 from tests.helpers.matrix import compare, start
 from tests.helpers.mpi_ranks import end_of_ranks, needs_mpi
 from tests.helpers.setups import RANKS
+from tests.helpers.warm_processes import QUIET
 from tests.strategies.programs.mpi_transport import GATHERED, SHAPES, TYPES, values
 from tfdist.cluster import Cluster, Task
 from tfdist.errors import ClusterError
 from tfdist.strategies.communication import choose
+from tfdist.strategies.mpi_buffers import Buffers
 
 #: Sums and gathers of each kind: in loops and eagerly, dense and sparse, of other types, of unequal rows.
 PICKED = {
@@ -30,6 +35,7 @@ CELLS = [
     for case in all_cases().values()
     if runs_in(case, setup)
 ]
+ROOT = Path(__file__).parent.parent.parent
 TWO = Cluster({"worker": ["127.0.0.1:1", "127.0.0.1:2"]}, Task("worker", 1))
 
 
@@ -108,6 +114,32 @@ def test_a_wait_ends_when_a_worker_is_lost(sent) -> None:
     assert [one.get("loss") for one in sent] == ["worker 2 was killed", "worker 2 was killed", None]
 
 
+FAULTS = {
+    "SIGKILL": (
+        "worker 1 was killed: its process has ended without a word",
+        "worker/1 failed first: killed by SIGKILL",
+    ),
+    "SIGSTOP": ("worker 1 has said nothing for", "worker/0 failed first"),
+}
+
+
+@needs_mpi
+@pytest.mark.cluster
+@pytest.mark.parametrize("fault", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.nightly)])
+def test_a_launched_job_names_who_was_lost_and_goes_on(tmp_path: Path, fault: str) -> None:
+    script = ["-m", "tests.strategies.programs.mpi_job", str(tmp_path), fault]
+    options = ["--mpi", "--workers=2", "--max_restarts=1", f"--log_dir={tmp_path}"]
+    command = [sys.executable, "-m", "tfdist", "launch", *options, *script]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=250)
+    survivor, launcher = FAULTS[fault]
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert launcher in done.stderr
+    assert (
+        f"Expected: all 2 workers until training ends. Received: {survivor}" in (tmp_path / "worker-0.log").read_text()
+    )
+    assert np.array_equal(np.load(tmp_path / "0.npy"), np.load(tmp_path / "1.npy"))
+
+
 @pytest.fixture
 def ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets what mpiexec says."""
@@ -155,3 +187,16 @@ def test_mpi_without_mpi4py_is_refused(ranks, monkeypatch) -> None:
 def test_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"communication in \('auto', 'grpc', 'mpi'\). Received: communication='nccl'"):
         choose("nccl", TWO)  # type: ignore[arg-type]
+
+
+@pytest.mark.unit
+def test_buffers_are_used_again_when_nobody_has_a_part_of_them() -> None:
+    buffers = Buffers()
+    first = buffers.take(100)
+    part, where = first[10:20].view("int8"), first.ctypes.data
+    del first
+    second = buffers.take(100)
+    assert second.ctypes.data != where
+    del part
+    assert buffers.take(100).ctypes.data == where
+    assert where % 64 == 0
