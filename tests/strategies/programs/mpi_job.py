@@ -42,10 +42,7 @@ def main(folder: Path, name: str) -> None:
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     random = np.random.RandomState(0)
     rows = (random.randn(ROWS, 6).astype("float32"), random.randint(0, 3, ROWS))
-    callbacks = [
-        tfdist.callbacks.Checkpoint(folder / "checkpoints"),
-        Fault(folder / "done", name, strategy.worker_index),
-    ]
+    fault = Fault(folder / "done", name, strategy.worker_index)
     data = tf.data.Dataset.from_tensor_slices(rows).batch(BATCH)
     model.fit(data, epochs=EPOCHS, verbose=0, callbacks=[tfdist.callbacks.Checkpoint(folder / "checkpoints"), fault])
     assert int(model.optimizer.iterations) == EPOCHS * ROWS // BATCH
