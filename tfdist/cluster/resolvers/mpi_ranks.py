@@ -16,6 +16,8 @@ from tfdist.cluster.spec import Cluster
 from tfdist.cluster.task import Task
 
 _THIS_MACHINE = "127.0.0.1"
+#: Of MPICH and its kin, and of Open MPI.
+_MACHINE_VARIABLES = ("PMI_HOSTNAME", "PMIX_HOSTNAME")
 
 
 class MPIRanks:
@@ -55,9 +57,9 @@ def _held_port() -> HeldPorts:
 
 
 def _machine() -> str:
-    from mpi4py import MPI
-
-    return MPI.Get_processor_name()
+    """As mpiexec was told to call it, by which the others find it; its own name may mean nothing to them."""
+    told = (os.environ.get(name) for name in _MACHINE_VARIABLES)
+    return next((name for name in told if name), socket.gethostname())
 
 
 def _host(machines: list[str], rank: int) -> str:
