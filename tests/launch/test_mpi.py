@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import pytest
 
 from tests.helpers.launching import finish
 from tests.helpers.mpi_ranks import needs_mpi, run_ranks
+from tests.helpers.networks import HERE, THERE, two_networks
 from tfdist.cluster import Cluster, Task
 from tfdist.errors import LaunchError
 from tfdist.launch import LaunchOptions
 from tfdist.launch.elastic.options import ElasticOptions
+from tfdist.launch.mpi import find_mpiexec
 
 pytestmark = pytest.mark.unit
 
@@ -88,6 +92,27 @@ def test_ranks_find_each_other_without_tf_config_and_tensorflow(tmp_path):
     first, second = (Cluster.from_tf_config((tmp_path / str(index)).read_text()) for index in range(2))
     assert first.jobs == second.jobs and len(set(first.addresses("worker"))) == 2
     assert [first.task, second.task] == [Task("worker", 0), Task("worker", 1)]
+
+
+@needs_mpi
+def test_ranks_of_two_machines(tmp_path):
+    """Two networks, and a remote shell that leads from one to the other."""
+    version = subprocess.run([*find_mpiexec(), "--version"], capture_output=True, text=True, timeout=30)
+    if "HYDRA" not in version.stdout:
+        pytest.skip("needs MPICH's mpiexec, which takes any program for ssh")
+    program = "import tfdist; print(tfdist.cluster.resolve().to_tf_config(), flush=True)"
+    with two_networks() as (here, there, _):
+        shell = tmp_path / "shell"
+        skip = 'while [ "${1#-}" != "$1" ]; do shift; done; shift'  # options, and the host
+        shell.write_text(f'#!/bin/sh\n{skip}\nip netns exec {there} sh -c "$*"\n')
+        shell.chmod(0o755)
+        options = f"-launcher ssh -launcher-exec {shell} -hosts {HERE},{THERE} -ppn 1 -n 2".split()
+        command = ["ip", "netns", "exec", here, *find_mpiexec(), *options, sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    addresses = json.loads(done.stdout.splitlines()[0])["cluster"]["worker"]
+    hosts = [address.rpartition(":")[0] for address in addresses]
+    assert hosts == ["10.99.1.1", THERE], "the first one's address on the cable, from which it reaches the other"
 
 
 @needs_mpi
