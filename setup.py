@@ -28,6 +28,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        # mpi4py's wheels find the MPI of the environment at run time; MPICH is one that needs no administrator.
+        "mpi": ["mpi4py>=4.1", "mpich>=4.3; sys_platform!='win32'"],
         "plot": ["matplotlib>=3.9"],
         "test": [
             "pytest>=8.3",
@@ -37,6 +39,9 @@ setup(
             "mypy>=2.4",
             "tf-keras>=2.21",
             "tensorboard>=2.20",
+            # 15 MB; the tests that need them skip without.
+            "mpi4py>=4.1; sys_platform=='linux' and platform_machine=='x86_64'",
+            "mpich>=4.3; sys_platform=='linux' and platform_machine=='x86_64'",
         ],
     },
     entry_points={"console_scripts": ["tfdist = tfdist.cli.main:main"]},

@@ -16,7 +16,8 @@ import numpy as np
 
 from tests.helpers.cases import Case
 from tests.helpers.cluster_runner import ClusterFailed, run_python
-from tests.helpers.setups import WORKERS
+from tests.helpers.mpi_ranks import run_ranks
+from tests.helpers.setups import RANKS, WORKERS
 
 #: Where the largest differences are kept for docs/matrix.md; see tests/helpers/matrix_table.py.
 REPORT = os.environ.get("TFDIST_MATRIX_REPORT", "")
@@ -46,7 +47,7 @@ def start(cases: dict[str, Iterable[str]]) -> None:
     """
     _cases.update(cases)
     for setup in cases:
-        if setup not in _runs and not WORKERS[setup]:
+        if setup not in _runs and not WORKERS.get(setup, RANKS.get(setup)):
             _runs[setup] = _pool.submit(_run, setup)
 
 
@@ -62,7 +63,10 @@ def _run(setup: str) -> list[dict[str, Any]]:
         output = Path(folder)
         arguments = ["-m", "tests.helpers.run_cases", setup, str(output), *_cases.get(setup, ())]
         try:
-            run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=1500)
+            if setup in RANKS:
+                run_ranks(arguments, ranks=RANKS[setup], log=output / "log", timeout_seconds=1500)
+            else:
+                run_python(arguments, workers=WORKERS[setup], logs=output / "logs", timeout_seconds=1500)
         except ClusterFailed as failure:
             return [{"": {"error": str(failure)}}]
         return [pickle.loads(path.read_bytes()) for path in sorted(output.glob("*.pickle"))]

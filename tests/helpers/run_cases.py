@@ -7,7 +7,6 @@ where most errors come before the first collective, the next case is tried.
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 import traceback
@@ -19,7 +18,7 @@ import numpy as np
 
 from tests.helpers.cases import all_cases, runs_in
 from tests.helpers.setups import Setup
-from tfdist.cluster import Cluster
+from tfdist.cluster import resolve
 
 #: What an error says that leaves the process unfit for more.
 POISON = ("aborted", "Collective", "collective", "Unavailable")
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> None:
     stock = "--stock" in arguments
     name, folder, *chosen = [a for a in arguments if a != "--stock"]
     setup = Setup.named(name, stock=stock)
-    rank = Cluster.from_tf_config(os.environ.get("TF_CONFIG", "{}")).worker_index or 0
+    rank = resolve().worker_index or 0
     output = Path(folder) / f"{rank}.pickle"
     results: dict[str, Any] = {}
     for case in all_cases().values():

@@ -41,6 +41,9 @@ HYBRID: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Processes of mpiexec, which may not be there; see tests/strategies/test_mpi.py.
+RANKS = {"mpi2": 2, "mpi3": 3}
+
 _servers = contextlib.ExitStack()
 
 
@@ -71,6 +74,9 @@ class Setup:
         if name in HYBRID:
             _cut_cpu(4 // max(1, WORKERS[name]))
             return cls(tfdist.HybridParallelStrategy(**HYBRID[name]), name)
+
+        if name in RANKS:
+            return cls(tfdist.MultiWorkerMirroredStrategy(communication="mpi"), name)
 
         family = tf.distribute if stock else tfdist
         if name.startswith("workers"):

@@ -3,6 +3,7 @@
     tfdist launch --workers=2 train.py --epochs=3
     tfdist launch --workers=2 --ps=1 train.py
     tfdist launch --workers=2 --data_workers=2 train.py
+    tfdist launch --workers=2 --mpi train.py
     tfdist launch --workers=2 -m package.train --epochs=3
 
 Each task is a process with its own TF_CONFIG. What follows the script is passed to it untouched.
@@ -70,6 +71,10 @@ def define_flags() -> flags.FlagValues:
         flag_values=v,
     )
     flags.DEFINE_boolean("verbose", False, "Show TensorFlow's messages and every traceback.", flag_values=v)
+    flags.DEFINE_boolean("mpi", False, "Let the tasks talk through MPI; needs mpi4py and mpiexec.", flag_values=v)
+    flags.DEFINE_string(
+        "mpiexec", None, "The mpiexec for --mpi, with options; found beside Python or on PATH.", flag_values=v
+    )
     flags.DEFINE_integer("nnodes", None, "Machines; the number of --node_addresses if not given.", flag_values=v)
     flags.DEFINE_integer("node_rank", None, "Which of --node_addresses this machine is, from 0.", flag_values=v)
     flags.DEFINE_list(
@@ -137,6 +142,8 @@ def _options(values: flags.FlagValues) -> LaunchOptions:
         node_rank=values.node_rank or 0,
         node_addresses=addresses,
         port_base=values.port_base,
+        mpi=values.mpi,
+        mpiexec=values.mpiexec,
         max_restarts=values.max_restarts,
         elastic=elastic_options(values),
         restart_window_seconds=values.restart_window,

@@ -34,10 +34,12 @@ class Launch:
     Args:
         workers: How many. More than one need a strategy of several workers.
         ps: Parameter servers, for `strategy: ParameterServerStrategy`; a chief is started with them.
+        mpi: Whether the workers talk through MPI, see docs/mpi.md.
     """
 
     workers: int = 1
     ps: int = 0
+    mpi: bool = False
 
     def __post_init__(self) -> None:
         check_at_least("launch.workers", self.workers, 1)
@@ -68,7 +70,7 @@ class TrainConfig:
         seed: Of initial values, dropout and shuffling.
         logical_cpus: Devices to cut the CPU into, to try replicas on a machine without GPUs.
         save: Where to write the trained model, a .keras file.
-        launch: Processes to start, unless TF_CONFIG says that they were started already.
+        launch: Processes to start, unless TF_CONFIG or mpiexec says that they were started already.
     """
 
     model: Part = field(default_factory=Part)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from tfdist.cluster import Cluster
+from tfdist.cluster.mpi import without_rank
 
 # Output must arrive line by line, not when a 8 kB buffer is full; a crash in C++ should say where.
 _ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
@@ -43,4 +44,5 @@ def helper_environment(env: Mapping[str, str], *, verbose: bool = False) -> dict
 
 
 def _inherited(verbose: bool) -> dict[str, str]:
-    return {**(_ALWAYS if verbose else _ALWAYS | _QUIET), **os.environ}
+    # A launcher that is an MPI rank itself, as under srun, has one rank for all of its tasks.
+    return {**(_ALWAYS if verbose else _ALWAYS | _QUIET), **without_rank(os.environ)}

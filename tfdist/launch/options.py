@@ -36,6 +36,8 @@ class LaunchOptions:
         restart_window_seconds: Only the restarts of the last so many seconds count; None counts all of the launch.
         port_base: First port of each machine's range. None takes free ports on one node and
             DEFAULT_PORT_BASE on several, which must all know the ports.
+        mpi: Gives the tasks MPI ranks, in order, so that strategies talk through MPI; see docs/mpi.md.
+        mpiexec: The command that makes ranks, with options; None for that of this Python's environment or of PATH.
         elastic: For a job whose machines come and go; it has workers only, as many as there is room for.
 
     Raises:
@@ -55,6 +57,8 @@ class LaunchOptions:
     port_base: int | None = None
     max_restarts: int | None = None
     restart_window_seconds: float | None = None
+    mpi: bool = False
+    mpiexec: str | None = None
     elastic: ElasticOptions | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +69,7 @@ class LaunchOptions:
         _at_least("nnodes", self.nnodes, 1, "Leave --nnodes out for one machine.")
         self._check_restart_window()
         self._check_elastic()
+        self._check_mpi()
         self._check_nodes()
         self._check_ports()
 
@@ -110,6 +115,22 @@ class LaunchOptions:
                     f"An elastic job has workers only, on the hosts of its list. Received: {name}="
                     f"{getattr(self, name)!r} with min_workers={self.elastic.min_workers}. Leave --{name} out."
                 )
+
+    def _check_mpi(self) -> None:
+        if self.mpiexec and not self.mpi:
+            raise LaunchError(f"mpiexec starts MPI ranks. Received: mpiexec={self.mpiexec!r} without mpi. Add --mpi.")
+        if not self.mpi:
+            return
+        if self.ps:
+            raise LaunchError(
+                f"Parameter servers talk gRPC. Received: ps={self.ps} with mpi. Leave out --mpi, or --ps for a job "
+                "whose workers share gradients."
+            )
+        if self.nnodes > 1 or self.elastic is not None:
+            raise LaunchError(
+                "--mpi is for the tasks of one machine. Received: several machines. Start the script itself by the "
+                "mpiexec of the site, which knows them: mpiexec -n 8 -hosts host0,host1 python train.py"
+            )
 
     def _check_nodes(self) -> None:
         if not 0 <= self.node_rank < self.nnodes:

@@ -22,6 +22,7 @@ from tfdist.launch.elastic.driver import ElasticDriver
 from tfdist.launch.environment import task_environment
 from tfdist.launch.job import clusters_of_this_node
 from tfdist.launch.log_files import LogFiles
+from tfdist.launch.mpi import LentRank, lent_ranks
 from tfdist.launch.options import LaunchOptions
 from tfdist.launch.output.console import Console
 from tfdist.launch.progress import ProgressFiles
@@ -75,10 +76,14 @@ def _attempts(command: Sequence[str], options: LaunchOptions, inbox: SignalInbox
         progress.begin_attempt()
         # Each attempt has ports of its own, which nothing that is left of the one before can hold. The helpers of an
         # attempt know its state, so the next has its own.
-        with clusters_of_this_node(options) as clusters, data_service(options) as (helpers, extra):
+        with (
+            clusters_of_this_node(options) as clusters,
+            data_service(options) as (helpers, extra),
+            lent_ranks(options) as ranks,
+        ):
             specs = [
-                _task(cluster, command, options, {**extra, **progress.environment(str(cluster.task))})
-                for cluster in clusters
+                _task(cluster, command, options, {**extra, **progress.environment(str(cluster.task))}, rank)
+                for cluster, rank in zip(clusters, ranks, strict=False)
             ]
             outcome = _supervisor(clusters, specs, options, helpers, budget, logs).run(inbox)
         print_report(outcome, started_at, nnodes=options.nnodes)
@@ -86,9 +91,11 @@ def _attempts(command: Sequence[str], options: LaunchOptions, inbox: SignalInbox
     return exit_code
 
 
-def _task(cluster: Cluster, command: Sequence[str], options: LaunchOptions, extra: Mapping[str, str]) -> TaskSpec:
-    env = task_environment(cluster, options.env, verbose=options.verbose, extra=extra)
-    return TaskSpec(str(cluster.task), command, env)
+def _task(
+    cluster: Cluster, command: Sequence[str], options: LaunchOptions, extra: Mapping[str, str], rank: LentRank
+) -> TaskSpec:
+    env = task_environment(cluster, options.env, verbose=options.verbose, extra={**extra, **rank.env})
+    return TaskSpec(str(cluster.task), command, env, fds=rank.fds)
 
 
 def _supervisor(

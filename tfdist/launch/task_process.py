@@ -39,12 +39,14 @@ class TaskSpec:
         env: The whole environment.
         opening: For a task on another machine: what to write to the standard input of `command`, which stays open
             for the numbers of signals, a line each (see `tfdist.launch.elastic.remote`). None for a task here.
+        fds: Open files that it inherits under the same numbers.
     """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str]
     opening: bytes | None = None
+    fds: tuple[int, ...] = ()
 
     @property
     def is_remote(self) -> bool:
@@ -110,6 +112,7 @@ class TaskProcess:
             stdin=subprocess.PIPE if spec.is_remote else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pass_fds=spec.fds,
         )
         out, err = self._process.stdout, self._process.stderr
         self._cutters = {out.fileno(): LineCutter(), err.fileno(): LineCutter()}  # type: ignore[union-attr]

@@ -30,6 +30,7 @@ from tfdist.gradients.averaging import (
 from tfdist.gradients.step import ReplicaStep, current_share
 from tfdist.strategies.checks import refuse_xla
 from tfdist.strategies.collectives import CollectiveSettings
+from tfdist.strategies.communication import Communication
 from tfdist.strategies.local_sgd_steps import AveragedTestFunction, LocalTrainFunction, averaged_predict_function
 from tfdist.strategies.multi_worker_mirrored import MultiWorkerMirroredStrategy
 
@@ -58,8 +59,8 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         overlap_steps: local steps that go on while a fragment is averaged; 0 to wait for it.
         verify_equal: whether replicas compare what they averaged, by 8 bytes a variable.
         devices: of this worker, such as `["GPU:0", "GPU:1"]`; None for all GPUs, or the CPU where there are none.
-        communication_options, peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds, stall_seconds:
-            as in `MultiWorkerMirroredStrategy`.
+        communication, communication_options, peer_timeout_seconds, heartbeat_timeout_seconds, start_timeout_seconds,
+            stall_seconds: as in `MultiWorkerMirroredStrategy`.
 
     Raises:
         ValueError, TypeError: an option is wrong.
@@ -94,6 +95,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         overlap_steps: int = 0,
         verify_equal: bool = True,
         devices: Sequence[str] | None = None,
+        communication: Communication = "auto",
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
         heartbeat_timeout_seconds: float = 30.0,
@@ -118,6 +120,7 @@ class LocalSGDStrategy(MultiWorkerMirroredStrategy):
         with local_devices(devices):
             super().__init__(
                 cluster,
+                communication=communication,
                 communication_options=communication_options,
                 peer_timeout_seconds=peer_timeout_seconds,
                 heartbeat_timeout_seconds=heartbeat_timeout_seconds,

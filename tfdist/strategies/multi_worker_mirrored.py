@@ -18,6 +18,7 @@ from tfdist.cluster import Cluster, resolve
 from tfdist.cluster.micro_batches import micro_batches
 from tfdist.gradients import AccumulationOptions, Compressor, Steps
 from tfdist.log import logger
+from tfdist.strategies import communication as communications
 from tfdist.strategies.agreement import data_facts, model_facts
 from tfdist.strategies.collectives import CollectiveSettings
 from tfdist.strategies.equal_weights import check_equal_weights
@@ -42,7 +43,9 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             that gives them, or `tfdist.gradients.AccumulationOptions`.
         compression: of gradients between replicas, such as `tfdist.gradients.PowerSGD(rank=4)`; "auto" to
             choose by measuring the first steps of `fit`; None for none.
-        communication_options: `tf.distribute.experimental.CommunicationOptions` of all collectives.
+        communication: what CPUs send gradients through: "grpc", "mpi", or "auto" for MPI where mpiexec has started the
+            job and mpi4py is installed, see docs/mpi.md. GPUs have NCCL.
+        communication_options: `tf.distribute.experimental.CommunicationOptions` of TensorFlow's collectives.
         peer_timeout_seconds: how long a worker waits for another to reach the same `fit`, `evaluate`, `predict` or
             save; workers may prepare data for minutes before they do.
         heartbeat_timeout_seconds: how long after a worker is stopped or cut off the others end at the latest; it must
@@ -75,6 +78,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         *,
         gradient_accumulation_steps: Steps | AccumulationOptions = 1,
         compression: Compressor | Literal["auto"] | None = None,
+        communication: communications.Communication = "auto",
         communication_options: tf.distribute.experimental.CommunicationOptions | None = None,
         peer_timeout_seconds: float = 900.0,
         heartbeat_timeout_seconds: float = 30.0,
@@ -89,6 +93,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
         )
         given = resolve() if cluster is None else cluster
         resolver, place = as_resolver(given), as_cluster(given)
+        choice = communications.choose(communication, place)
         # An evaluator reads what the others write, and is none of them.
         if place.num_workers > 1 and place.worker_index is not None:
             self.peers = peers_of_process(
@@ -96,6 +101,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 heartbeat_timeout_seconds=heartbeat_timeout_seconds,
                 start_timeout_seconds=start_timeout_seconds,
                 stall_seconds=stall_seconds,
+                facts=choice.facts,
             )
             self.collective_settings.apply_to_process()
         try:
@@ -115,6 +121,7 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
             ) from error
         self._init_collectives(communication_options)
         self._init_workers(peer_timeout_seconds)
+        communications.use(choice, self)
 
     def _init_collectives(self, options: tf.distribute.experimental.CommunicationOptions | None) -> None:
         """Between workers on CPUs; NCCL wants other sizes."""

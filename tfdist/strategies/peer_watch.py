@@ -41,6 +41,8 @@ class NobodyElse:
     def check(self) -> None:
         """There is nobody to lose."""
 
+    check_waiting = check
+
     @contextlib.contextmanager
     def execution(self) -> Iterator[None]:
         """Around an execution."""
@@ -64,15 +66,18 @@ class PeerWatch:
         num_workers: how many there are.
         host: of this task's address.
         stall_seconds: how long a step takes at least before the log says who is waited for.
+        silent_seconds: who says nothing for longer is taken for stopped, where TensorFlow doesn't decide it.
     """
 
-    def __init__(self, index: int, num_workers: int, host: str, *, stall_seconds: float) -> None:
+    def __init__(self, index: int, num_workers: int, host: str, *, stall_seconds: float, silent_seconds: float) -> None:
+        self._silent_seconds = max(silent_seconds, _SILENT_SECONDS)
         self._index, self._num_workers = index, num_workers
         self._clock = StepClock()
         self._mesh = PeerMesh(index, host, self._clock)
         self._stalls = StallWatch(index, self._mesh, self._clock, least_seconds=stall_seconds)
         self._waiting, self._has_own_loop = 0, False
         self._left: Loss | None = None
+        self._aborted_by: Loss | None = None
 
     @property
     def address(self) -> str:
@@ -107,6 +112,16 @@ class PeerWatch:
         if loss is not None:
             raise self._error(loss)
 
+    def check_waiting(self) -> None:
+        """Raise an error if somebody for whom this worker waits outside of TensorFlow's collectives won't come.
+
+        Raises:
+            TaskLostError: names it.
+        """
+        loss = self._aborted_by or self._silent(self._silent_seconds)
+        if loss is not None:
+            raise self._error(loss)
+
     @contextlib.contextmanager
     def execution(self) -> Iterator[None]:
         """Around an execution, which needs all workers.
@@ -132,8 +147,11 @@ class PeerWatch:
         self._waiting += 1
         try:
             yield
-        except _PEER_ERRORS as error:
-            loss = self._mesh.loss() or self._silent() or self._mesh.loss(_VERDICT_SECONDS)
+        except (*_PEER_ERRORS, tf.errors.UnknownError) as error:
+            loss = self._mesh.loss() or self._silent()
+            # What Python raises in an operation is unknown to TensorFlow, and `check_waiting` raises what is known.
+            if loss is None and isinstance(error, _PEER_ERRORS):
+                loss = self._mesh.loss(_VERDICT_SECONDS)
             if loss is None:
                 raise
             raise self._error(loss) from error
@@ -148,8 +166,8 @@ class PeerWatch:
         """An epoch, an evaluation or a prediction has no more steps: so it must be on all workers."""
         self._clock.end_round()
 
-    def _silent(self) -> Loss | None:
-        silent = {one: seconds for one, seconds in self._mesh.silent_seconds().items() if seconds > _SILENT_SECONDS}
+    def _silent(self, least_seconds: float = _SILENT_SECONDS) -> Loss | None:
+        silent = {one: seconds for one, seconds in self._mesh.silent_seconds().items() if seconds > least_seconds}
         if not silent:
             return None
         longest = max(silent, key=lambda one: silent[one])
@@ -181,6 +199,7 @@ class PeerWatch:
         return self._has_own_loop or self._waiting > 0
 
     def _abort(self, loss: Loss) -> None:
+        self._aborted_by = loss
         with contextlib.suppress(tf.errors.OpError, RuntimeError):
             abort_collectives(str(loss))
 

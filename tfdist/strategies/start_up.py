@@ -82,7 +82,8 @@ def peers_of_process(
     if is_configured():
         return NobodyElse()  # the user has connected the workers
     index, host = cluster.worker_index or 0, Address.parse(cluster.address).host
-    peers = PeerWatch(index, cluster.num_workers, host, stall_seconds=stall_seconds)
+    silent_seconds = heartbeat_timeout_seconds * _SILENT_SHARE
+    peers = PeerWatch(index, cluster.num_workers, host, stall_seconds=stall_seconds, silent_seconds=silent_seconds)
     check_own_port(cluster)
     card = Card({**facts_of_start(cluster), **(facts or {})}, peers.address)
     meeting = meet(cluster, card, timeout_seconds=start_timeout_seconds, say=logger.warning)
@@ -90,7 +91,7 @@ def peers_of_process(
     peers.connect(meeting.peer_addresses, meeting.token)
     configure_coordination(
         cluster.jobs if jobs is None else jobs,
-        heartbeat_timeout_seconds=heartbeat_timeout_seconds * _SILENT_SHARE,
+        heartbeat_timeout_seconds=silent_seconds,
         start_timeout_seconds=start_timeout_seconds,
     )
     _peers.append(peers)

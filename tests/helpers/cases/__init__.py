@@ -32,7 +32,7 @@ _cases: dict[str, Case] = {}
 #: Set-ups of one replica, where gradients accumulate and nothing else differs from one device.
 ACCUMULATING = ("one_device_strategy", "no_strategy")
 #: Set-ups of three replicas, and what they leave out: how steps are counted, say, doesn't depend on their number.
-THREE_REPLICAS = ("mirrored3", "workers3")
+THREE_REPLICAS = ("mirrored3", "workers3", "mpi3")
 #: Loops of one's own are written for TensorFlow's coordinator there; workers add up a fixed number of micro-batches.
 NOT_ON_PARAMETER_SERVERS = (
     "custom_loop",

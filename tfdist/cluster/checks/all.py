@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tfdist.cluster.checks.finding import Finding
 from tfdist.cluster.checks.machine import check_machine
+from tfdist.cluster.checks.mpi import check_mpi
 from tfdist.cluster.checks.network import check_network
 from tfdist.cluster.checks.task import check_task
 from tfdist.cluster.checks.tensorflow import check_tensorflow
@@ -21,6 +22,7 @@ def check_all(timeout_seconds: float) -> Iterator[Finding]:
     yield from check_versions()
     yield from check_machine()
     yield from check_tensorflow()
+    yield from check_mpi()
     cluster, findings = check_task()
     yield from findings
     if cluster is not None:

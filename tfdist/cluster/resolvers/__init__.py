@@ -9,18 +9,19 @@ something. From outside the package, use `tfdist.cluster.register(resolver)`.
 from __future__ import annotations
 
 from tfdist.cluster.resolvers.base import Resolver
+from tfdist.cluster.resolvers.mpi_ranks import MPIRanks
 from tfdist.cluster.resolvers.one_local_task import OneLocalTask
 from tfdist.cluster.resolvers.tf_config import TFConfig
 from tfdist.cluster.spec import Cluster
 from tfdist.log import logger
 
-RESOLVERS: list[Resolver] = [TFConfig(), OneLocalTask()]
+RESOLVERS: list[Resolver] = [TFConfig(), MPIRanks(), OneLocalTask()]
 
-__all__ = ["RESOLVERS", "OneLocalTask", "Resolver", "TFConfig", "register", "resolve"]
+__all__ = ["RESOLVERS", "MPIRanks", "OneLocalTask", "Resolver", "TFConfig", "register", "resolve"]
 
 
 def resolve() -> Cluster:
-    """Returns the cluster of this process: TF_CONFIG's if set, else one local task.
+    """Returns the cluster of this process: TF_CONFIG's if set, else that of the ranks of mpiexec, else one local task.
 
     Logs (level INFO, logger "tfdist") what it chose and why.
 
