@@ -19,6 +19,7 @@ def install() -> None:
         return
     from tfdist._compat import (
         keras_activity_regularizers,
+        keras_adafactor,
         keras_batch_normalization,
         keras_callbacks,
         keras_layer_calls,
@@ -45,6 +46,7 @@ def install() -> None:
 
     for shim in (
         keras_activity_regularizers,
+        keras_adafactor,
         keras_batch_normalization,
         keras_layer_calls,
         keras_layer_losses,

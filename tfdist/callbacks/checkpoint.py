@@ -174,7 +174,7 @@ class Checkpoint(keras.callbacks.Callback, hooks.LastCallback):
         if isinstance(strategy, SynchronousStrategy):
             return strategy
         if isinstance(strategy, HybridParallelStrategy):
-            return strategy if getattr(strategy, "num_workers", 1) > 1 else OneProcess()
+            return strategy if strategy.num_workers > 1 else OneProcess()
         if hooks.hooks_of(strategy) is not None or strategy.num_replicas_in_sync > 1:
             raise ValueError(
                 "Expected: a model without a strategy, or under a synchronous one of tfdist, such as "

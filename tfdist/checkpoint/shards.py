@@ -34,7 +34,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdist._compat.keras_weight_places import load_h5_in_parts, load_values, weights_by_place
-from tfdist.checkpoint.files import describe, flush_file
+from tfdist.checkpoint.files import Entry, describe, flush_file
 from tfdist.errors import CheckpointError
 
 Part = tuple[slice, ...]
@@ -179,7 +179,7 @@ def _say(folder: Path, worker: int, what: dict[str, Any]) -> None:
         os.rename(path.with_suffix(".writing"), path)
 
 
-def merge(folder: Path, workers: int, over: threading.Event) -> dict[str, dict[str, int | str]]:
+def merge(folder: Path, workers: int, over: threading.Event) -> dict[str, Entry]:
     """On the chief: when all processes have written, make one set of files of theirs.
 
     Args:

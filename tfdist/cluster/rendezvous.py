@@ -121,9 +121,7 @@ def check_own_port(cluster: Cluster) -> None:
 
 def _addresses(cluster: Cluster) -> list[tuple[str, Address]]:
     """Name and address of each worker, by index."""
-    tasks = [task for task in cluster.tasks if cluster.at(task).worker_index is not None]
-    tasks.sort(key=lambda task: cluster.at(task).worker_index or 0)
-    return [(str(task), Address.parse(cluster.at(task).address)) for task in tasks]
+    return [(str(task), Address.parse(cluster.at(task).address)) for task in cluster.worker_tasks]
 
 
 def _proof(token: str, nonce: str) -> str:

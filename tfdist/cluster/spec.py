@@ -117,6 +117,12 @@ class Cluster:
         return 0 if self.task.type == "chief" and not self.num_ps else None
 
     @property
+    def worker_tasks(self) -> list[Task]:
+        """The `num_workers` that compute gradients, in the order of their `worker_index`."""
+        places = {task: self.at(task).worker_index for task in self.tasks}
+        return sorted((task for task, index in places.items() if index is not None), key=lambda task: places[task] or 0)
+
+    @property
     def is_chief(self) -> bool:
         """Whether this task saves and logs for all: the chief, or worker 0 when no job is chief."""
         chief = Task("chief" if self.addresses("chief") else "worker", 0)

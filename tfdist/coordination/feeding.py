@@ -64,7 +64,12 @@ class Feed(Iterator[Any]):
         return self.last
 
     def _read(self) -> Any:
-        return tf.nest.map_structure(without_optional, next(self._batches))
+        # `next` of the iterator first waits until nothing that this thread has ever sent to a worker is pending; behind
+        # a worker that is stopped, that is for ever.
+        element = self._batches.get_next_as_optional()
+        if not element.has_value():
+            raise StopIteration
+        return tf.nest.map_structure(without_optional, element.get_value())
 
     def take(self, count: int) -> list[Any]:
         """Up to `count` batches, fewer at the end.

@@ -11,6 +11,7 @@ from tfdist.planning.workload import Workload
 
 #: By which another method must be faster to be worth weights that differ from those of one device.
 WORTH_IT = 1.1
+_WHY_EXACT = "the weights are those of one device, and nothing else is much faster"
 _EVERY = 16
 #: Weight, gradient and two moments in float32, for each byte of a gradient.
 _STATE = 4.0
@@ -59,25 +60,30 @@ def plan(
             f"Received: {state / 1e9:.4g} GB, and {device_bytes * machines.devices / 1e9:.4g} GB of memory. Use more "
             "devices or a smaller model."
         )
-    exact = [model.synchronous(), model.sharded()]
+    synchronous = model.synchronous()
     if machines.devices == 1:
-        exact = exact[:1]
-    others = [model.local_sgd(_EVERY)]
-    others += [model.parameter_server(servers or max(1, machines.hosts // 4))] if machines.hosts > 1 else []
+        return Plan((synchronous,), synchronous, _WHY_EXACT)
+    sharded, others = model.sharded(), [model.local_sgd(_EVERY)]
+    if machines.hosts > 1:
+        others.append(model.parameter_server(servers or _servers_of(machines.hosts)))
     if device_bytes is not None and state > device_bytes:
         reason = (
             f"{state / 1e9:.4g} GB of parameters, gradients and Adam's moments don't fit on one device of "
             f"{device_bytes / 1e9:.4g} GB, and on {machines.devices} they do"
         )
-        replicated = [replace(one, remark="does not fit on a device") for one in (exact[0], *others)]
-        return Plan((exact[-1], *replicated), exact[-1], reason)
-    candidates = exact[:1] + (others if machines.devices > 1 else [])
-    best, reason = exact[0], "the weights are those of one device, and nothing else is much faster"
-    for other in candidates[1:]:
+        replicated = [replace(one, remark="does not fit on a device") for one in (synchronous, *others)]
+        return Plan((sharded, *replicated), sharded, reason)
+    best, reason = synchronous, _WHY_EXACT
+    for other in others:
         if other.efficiency > WORTH_IT * best.efficiency:
-            gain = other.efficiency / exact[0].efficiency
+            gain = other.efficiency / synchronous.efficiency
             best, reason = other, f"{gain:.1f} times as fast as all-reduce; {other.remark}"
-    return Plan((*exact, *(others if machines.devices > 1 else [])), best, reason)
+    return Plan((synchronous, sharded, *others), best, reason)
+
+
+def _servers_of(hosts: int) -> int:
+    """A quarter as many."""
+    return max(1, hosts // 4)
 
 
 def scaling(
@@ -90,5 +96,5 @@ def scaling(
         each = [model.synchronous(), model.sharded(), model.local_sgd(_EVERY)]
         for prediction in each:
             found.setdefault(prediction.method, []).append(prediction.efficiency)
-        found.setdefault("parameter servers", []).append(model.parameter_server(max(1, count // 4)).efficiency)
+        found.setdefault("parameter servers", []).append(model.parameter_server(_servers_of(count)).efficiency)
     return found

@@ -82,11 +82,7 @@ def connect(cluster: Cluster, kind: str, facts: Mapping[str, str], seconds: Time
     count, index = place_in(cluster)
     if count == 1:
         return MeshProcesses()
-    tasks = sorted(
-        (task for task in cluster.tasks if cluster.at(task).worker_index is not None),
-        key=lambda task: cluster.at(task).worker_index or 0,
-    )
-    addresses = [str(cluster.at(task).address) for task in tasks]
+    addresses = [str(cluster.at(task).address) for task in cluster.worker_tasks]
     peers = peers_of_process(
         cluster,
         heartbeat_timeout_seconds=seconds.heartbeat,

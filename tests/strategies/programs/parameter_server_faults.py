@@ -122,6 +122,13 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
         while results[name]["steps of the second worker"] == 0 and time.monotonic() < deadline:
             fit(name, "graph")
 
+    def stop(task: Task) -> None:
+        """With a tensor over there that goes: the request to free it is answered when the worker wakes up."""
+        with tf.device(f"/job:worker/task:{task.index}/device:CPU:0"):
+            there = tf.constant([1.0, 2.0])
+        tasks.signal(task, signal.SIGSTOP)
+        del there
+
     def lose_connections(address: str) -> None:
         """As a firewall does that forgets them: both sides find that they are gone, in the middle of executions."""
         for connection in connections_to([address]):
@@ -157,7 +164,7 @@ def run(strategy: tfdist.ParameterServerStrategy, tasks: Tasks, folder: Path, re
     results["evaluate"] = {"expected": expected, "received": received, "counts": dict(seen)}
     fit_with_both("restarted")
     for how in ("feed", "records"):
-        fit(f"stopped {how}", how, At(30, lambda: tasks.signal(second, signal.SIGSTOP)))
+        fit(f"stopped {how}", how, At(30, lambda: stop(second)))
         tasks.signal(second, signal.SIGCONT)
         fit_with_both(f"awake again {how}")
     fit("connections lost", "feed", At(30, lambda: lose_connections(strategy.flights.cluster.peers[second])))
