@@ -99,13 +99,16 @@ def main() -> None:
     }
     alone = medians.get("one worker", {}).get("step")
     for name, of in medians.items():
-        speed = 0.1 / of["100 MB"] if "100 MB" in of else float("nan")
-        efficiency = alone / of["step"] if alone else float("nan")
+        if "100 MB" in of:
+            print(
+                f"{name:20s} 100 MB {0.1 / of['100 MB']:5.2f} GB/s, {of['100 MB cpu']:5.3f} s of a core   "
+                f"4 KB {1e3 * of['4 KB']:5.2f} ms, {1e3 * of['4 KB cpu']:5.2f} of a core"
+            )
+    for name, of in medians.items():
+        efficiency = f"efficiency {alone / of['step']:4.2f}  " if alone and of["step"] else ""
         print(
-            f"{name:20s} {speed:5.2f} GB/s  4 KB {1e3 * of.get('4 KB', float('nan')):5.2f} ms  "
-            f"step {1e3 * of['step']:6.2f} ms, {1e3 * of['cpu']:6.2f} of a core  efficiency {efficiency:4.2f}  "
-            f"memory {of['peak_mb']:4.0f} MB, {of['left_mb']:4.0f} MB at the end",
-            flush=True,
+            f"{name:20s} step {1e3 * of['step']:6.2f} ms, {1e3 * of['cpu']:6.2f} of a core  {efficiency}"
+            f"memory {of['peak_mb']:4.0f} MB, {of['left_mb']:4.0f} MB at the end"
         )
     for name, rounds in found.items():
         for size, ready, back in rounds[-1].get("buckets", []):
