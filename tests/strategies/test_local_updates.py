@@ -94,6 +94,7 @@ def test_parts_have_as_many_records_whatever_is_known_of_the_data(results):
     [
         ("accumulation", "Received: gradient_accumulation_steps=2. Leave it out."),
         ("use_ema", "Received: use_ema=True in optimizer"),
+        ("no optimizer", "Received: optimizer=None."),
         ("shards", "Leave out variable_partitioner"),
         ("one batch", "Use fit."),
     ],

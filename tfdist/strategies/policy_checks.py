@@ -63,6 +63,11 @@ def refuse_accumulated_compensation(policy: Policy, options: AccumulationOptions
 def refuse_averages_and_accumulation(policy: LocalPolicy, model: Any, options: AccumulationOptions) -> None:
     """What makes no sense where each worker trains parameters of its own."""
     name = type(policy).__name__
+    if model.optimizer is None:
+        raise ValueError(
+            f"Under {name} workers train with the model's optimizer. Expected: one in model.compile(). Received: "
+            "optimizer=None."
+        )
     if options.fixed_steps > 1:
         raise ValueError(
             f"Under {name} workers send changes of several steps anyway. Expected: gradient_accumulation_steps=1. "

@@ -236,6 +236,7 @@ def refused(cluster: Cluster) -> dict[str, str]:
     policy = Accumulated(TOGETHER)
     note("accumulation", lambda: fitted(cluster, policy, sgd, gradient_accumulation_steps=2))
     note("use_ema", lambda: fitted(cluster, policy, lambda: keras.optimizers.SGD(0.1, use_ema=True)))
+    note("no optimizer", lambda: fitted(cluster, policy, lambda: None))
     shards = tf.distribute.experimental.partitioners.FixedShardsPartitioner(2)
     note("shards", lambda: fitted(cluster, policy, sgd, variable_partitioner=shards))
     strategy = tfdist.ParameterServerStrategy(cluster, update=policy)
