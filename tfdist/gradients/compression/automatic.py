@@ -10,11 +10,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tfdist.gradients.compression.compressor import Compressor, Stage, State
+from tfdist.gradients.compression.cast import Cast
+from tfdist.gradients.compression.compressor import Compressor, Stage, State, send_whole
 from tfdist.gradients.compression.exchange import Exchange
 from tfdist.gradients.compression.power_sgd import PowerSGD, reduce_low_rank
 
 WHOLE, SIXTEEN_BITS, LOW_RANK = range(3)
+#: The stages that are to stay: of these two, ones that know of nothing owed.
+FOR_GOOD = {WHOLE: 3, SIXTEEN_BITS: 4, LOW_RANK: LOW_RANK}
 #: What the ways are called in the log.
 NAMES = ("NoCompression()", "Cast('bfloat16')", "PowerSGD(rank=4)")
 #: How much faster than one that says more a way has to be. Rounding to 16 bits cost less than another seed; rank 4 cost
@@ -43,7 +46,8 @@ class Automatic(Compressor):
 
     def stages(self) -> tuple[Stage, ...]:
         """By their numbers, whatever step it is."""
-        return tuple(Stage(0, reduce) for reduce in (_whole, _sixteen_bits, _low_rank))
+        paying = tuple(Stage(0, reduce) for reduce in (_whole, _sixteen_bits, _low_rank))
+        return (*paying, Stage(0, send_whole, keeps_states=False), Cast().stages()[0])
 
 
 def choose(seconds: Sequence[Sequence[float]]) -> int:
