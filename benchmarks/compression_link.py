@@ -25,7 +25,7 @@ from limited_link import ADDRESSES, limited_link
 import tfdist
 from tfdist._compat.keras_compression import compression_of
 from tfdist.gradients import Cast, PowerSGD, Quantize, TopK
-from tfdist.gradients.compression.automatic import NAMES, Automatic
+from tfdist.gradients.compression.automatic import FOR_GOOD, NAMES, Automatic
 from tfdist.strategies.compressing import as_compressor
 
 WAYS: dict[str, Any] = {
@@ -74,11 +74,12 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
             model.fit(x, x[:, :1], batch_size=ROWS, shuffle=False, verbose=0, callbacks=[clock])
             found[name].append(clock.seconds / steps)
     states = compression_of(models["auto"].optimizer).state.variables
+    names = {number: NAMES[way] for way, number in FOR_GOOD.items()}
     (choice,) = strategy.experimental_local_results(states[f"{Automatic.ALL}_choice"])
     sent = {
         name: strategy.sent_bytes(model.optimizer) for name, model in models.items() if name not in ("none", "auto")
     }
-    return {"seconds": found, "choice": NAMES[int(choice.numpy())], "sent": sent}
+    return {"seconds": found, "choice": names[int(choice.numpy())], "sent": sent}
 
 
 def run(megabits: int, rounds: int, steps: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from tests.gradients.programs.compression_fit import WIDE, WIDE_STEPS
 from tests.helpers.cluster_runner import run_python
 from tests.helpers.setups import WORKERS
-from tfdist.gradients.compression.automatic import LOW_RANK, SIXTEEN_BITS, WHOLE, choose
+from tfdist.gradients.compression.automatic import FOR_GOOD, LOW_RANK, SIXTEEN_BITS, WHOLE, choose
 
 # Fourteen functions are compiled one after another, on a busy machine.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -104,7 +104,7 @@ def test_all_workers_choose_the_same(found) -> None:
     choices = [list(task["auto"]["states"]["-1_choice"]) for task in found]
     assert all(task["auto"]["states"]["-1_decided"][0] == 1 for task in found)
     assert choices[0] == choices[-1]
-    assert choices[0][0] in (WHOLE, SIXTEEN_BITS, LOW_RANK)
+    assert choices[0][0] in FOR_GOOD.values()
     for one, other in zip(found[0]["auto"]["weights"], found[-1]["auto"]["weights"], strict=True):
         assert np.array_equal(one, other)
     if choices[0][0] != LOW_RANK:
@@ -118,7 +118,8 @@ def test_all_workers_choose_the_same(found) -> None:
         ([[2.0, 2.0], [1.97, 1.97], [1.97, 1.97]], WHOLE),
         ([[2.0, 2.0], [1.9, 1.9], [1.89, 1.89]], SIXTEEN_BITS),
         ([[2.0, 2.0, 9.0], [1.9, 2.1, 1.0], [2.5, 2.5, 2.5]], WHOLE),
-        ([[2.0, 2.0], [2.5, 2.5], [1.0, 1.9]], LOW_RANK),
+        ([[2.0, 2.0], [2.5, 2.5], [1.0, 1.5]], LOW_RANK),
+        ([[2.0, 2.0], [2.5, 2.5], [1.4, 1.5]], WHOLE),
         ([[2.0, 2.0], [1.5, 1.5], [1.0, 1.6]], SIXTEEN_BITS),
     ],
 )

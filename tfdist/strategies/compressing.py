@@ -58,7 +58,7 @@ class CompressionSetting:
                 "Expected: an optimizer that has made a step under a strategy with compression=. Received: "
                 f"optimizer={type(optimizer).__name__}. Call fit first."
             )
-        return compression.traffic[max(compression.traffic)].sent(self.num_replicas_in_sync)  # type: ignore[attr-defined]
+        return compression.traffic[compression.in_use].sent(self.num_replicas_in_sync)  # type: ignore[attr-defined]
 
 
 def as_compressor(value: Any) -> Compressor:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from tfdist._compat.keras_compression import compression_of
-from tfdist.gradients.compression.automatic import NAMES, choose
+from tfdist.gradients.compression.automatic import FOR_GOOD, NAMES, choose
 from tfdist.log import logger
 
 #: Turns of each way, and executions of a turn; the first of a turn is not timed.
@@ -33,6 +33,7 @@ class Measuring(keras.callbacks.Callback):
         #: Of executions, by turn.
         self._seconds: list[list[float]] = []
         self._execution, self._begun, self._is_over = 0, 0.0, False
+        self._chosen: int | None = None
 
     @property
     def _compression(self) -> Any:
@@ -41,6 +42,7 @@ class Measuring(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """What an earlier `fit` has left unfinished begins anew."""
         self._execution, self._seconds, self._is_over = 0, [[] for _ in range(TURNS * len(NAMES))], False
+        self._chosen = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """The clock starts."""
@@ -58,18 +60,21 @@ class Measuring(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._begun
         # The first execution, in which functions are compiled, counts for no turn.
         turn, place = divmod(self._execution - 1, EXECUTIONS)
-        if self._execution and place:
+        if self._execution and place and turn < len(self._seconds):
             self._seconds[turn].append(seconds)
         self._execution += 1
         turn, place = divmod(self._execution - 1, EXECUTIONS)
-        if turn == TURNS * len(NAMES):
+        if self._chosen is not None:
+            compression.choose(FOR_GOOD[self._chosen], decided=True)  # what was owed has been sent
+        elif turn == TURNS * len(NAMES):
             self._decide(compression)
         elif place == 0:
             compression.choose(turn % len(NAMES), decided=False)
 
     def _decide(self, compression: Any) -> None:
         said = json.loads(self._strategy.from_chief("which compression is fastest", self._fastest))
-        compression.choose(said["way"], decided=True)
+        self._chosen = int(said["way"])
+        compression.choose(self._chosen, decided=False)
         times = ", ".join(f"{name} {1e3 * time:.1f} ms" for name, time in zip(NAMES, said["medians"], strict=True))
         logger.info("compression='auto': a step takes with %s; training goes on with %s", times, NAMES[said["way"]])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 import tensorflow as tf
 
@@ -31,8 +31,6 @@ class Cast(Compressor):
         ValueError: another dtype.
     """
 
-    keeps_errors: ClassVar[bool] = False
-
     dtype: Literal["bfloat16", "float16"] = "bfloat16"
 
     def __post_init__(self) -> None:
@@ -42,7 +40,7 @@ class Cast(Compressor):
 
     def stages(self) -> tuple[Stage, ...]:
         """The same always."""
-        return (Stage(0, self._reduce),)
+        return (Stage(0, self._reduce, keeps_states=False),)
 
     def _reduce(
         self, values: list[tf.Tensor], states: list[State], exchange: Exchange

@@ -139,11 +139,25 @@ class GradientCompression:
         is_dense = not isinstance(gradient, tf.IndexedSlices) and gradient.dtype.is_floating
         return is_dense and gradient.shape.is_fully_defined() and self.compressor.takes(tuple(gradient.shape))
 
+    def _reduce_without_states(self, number: int, own: list[Any], taken: dict[int, int]) -> Reduced:
+        places = list(taken.values())
+        values = [tf.cast(own[place], tf.float32) for place in places]
+        exchange = Exchange([gradient for place, gradient in enumerate(own) if place not in set(places)])
+        states: list[State] = [self.state.of(index) for index in taken]
+        sums, _ = self._stages[number].reduce(values, states, exchange) if values else ([], [])
+        found, rest = dict(zip(places, sums, strict=True)), iter(exchange.companions())
+        self._note(number, exchange.traffic, own)
+        result = [tf.cast(found[i], g.dtype) if i in found else next(rest) for i, g in enumerate(own)]
+        kept = {f"{i}_{name}": one for i, state in zip(taken, states, strict=True) for name, one in state.items()}
+        return Reduced(result, kept)
+
     def _reduce(self, number: int, own: list[Any], taken: dict[int, int]) -> Reduced:
+        if not self._stages[number].keeps_states:
+            return self._reduce_without_states(number, own, taken)
         places = list(taken.values())
         gradients = [own[place] for place in places]
         is_finite = tf.logical_not(non_finite(gradients)) if gradients else tf.constant(True)
-        scale = loss_scale_of(self._optimizer()).value if self.compressor.keeps_errors else None
+        scale = loss_scale_of(self._optimizer()).value
         values = [_scaled(tf.where(is_finite, tf.cast(g, tf.float32), 0.0), scale, tf.divide) for g in gradients]
         states: list[State] = [self.state.of(index) for index in taken]
         others = [gradient for place, gradient in enumerate(own) if place not in set(places)]
@@ -193,6 +207,11 @@ class GradientCompression:
         """Whether the stage in use is to stay; true where there is nothing to choose."""
         name = f"{Automatic.ALL}_decided"
         return not self.is_measured or bool(self._value(name) if name in self.state.variables else 0)
+
+    @property
+    def in_use(self) -> int:
+        """The number of the stage that training is in, or comes to; eagerly, after a first step."""
+        return int(self._value(f"{Automatic.ALL}_choice")) if self.is_measured else len(self._stages) - 1
 
     def choose(self, number: int, *, decided: bool) -> None:
         """Use a stage from the next step on, once there was a first step."""

@@ -51,10 +51,13 @@ class Stage(NamedTuple):
     Attributes:
         first_step: as `optimizer.iterations` counts them.
         reduce: called in replica context.
+        keeps_states: whether it needs states; else it is given values with their loss scale, infs and NaNs, and its
+            states stay as they are.
     """
 
     first_step: int
     reduce: Reduce
+    keeps_states: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +73,6 @@ class Compressor:
 
     #: Names of states that are the same on all replicas.
     shared: ClassVar[frozenset[str]] = frozenset()
-    #: Whether values are divided by the loss scale, since their errors are kept.
-    keeps_errors: ClassVar[bool] = True
-
     # 4 kB: what gRPC was seen to add to a step's messages is 3 kB.
     min_size: int = dataclasses.field(default=1024, kw_only=True)
 

@@ -78,7 +78,7 @@ class PowerSGD(Compressor):
 
     def stages(self) -> tuple[Stage, ...]:
         """Whole up to `start_step`."""
-        begin = (Stage(0, send_whole),) if self.start_step else ()
+        begin = (Stage(0, send_whole, keeps_states=False),) if self.start_step else ()
         return (*begin, Stage(self.start_step, reduce_low_rank))
 
 
