@@ -140,6 +140,22 @@ def test_a_launched_job_names_who_was_lost_and_goes_on(tmp_path: Path, fault: st
     assert np.array_equal(np.load(tmp_path / "0.npy"), np.load(tmp_path / "1.npy"))
 
 
+@needs_mpi
+@pytest.mark.cluster
+def test_a_configuration_launches_ranks() -> None:
+    """Without which this communication is refused."""
+    keys = [
+        "launch.workers=2",
+        "launch.mpi=true",
+        "strategy.options.communication=mpi",
+        "epochs=1",
+        "steps_per_epoch=3",
+    ]
+    command = [sys.executable, "-m", "tfdist", "train", "configs/multi_worker_mirrored.yaml", *keys]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
 @pytest.fixture
 def ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets what mpiexec says."""
@@ -200,3 +216,12 @@ def test_buffers_are_used_again_when_nobody_has_a_part_of_them() -> None:
     del part
     assert buffers.take(100).ctypes.data == where
     assert where % 64 == 0
+
+
+@pytest.mark.unit
+def test_buffers_are_used_for_less_than_they_hold_but_not_for_far_less() -> None:
+    buffers = Buffers()
+    where = buffers.take(1000).ctypes.data
+    held = [buffers.take(700), buffers.take(100)]
+    assert [one.ctypes.data == where for one in held] == [True, False]
+    assert [len(one) for one in held] == [700, 100]
