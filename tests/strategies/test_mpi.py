@@ -68,6 +68,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of three ranks found."""
     folder = tmp_path_factory.mktemp("transport")
     # Ranks that have lost one don't wait for it in MPI_Finalize, which mpiexec may take for a failure.
+    program = ["-m", "tests.strategies.programs.mpi_transport", str(folder)]
     _, said = end_of_ranks(program, ranks=3, log=folder / "log")
     assert len(list(folder.glob("*.pickle"))) == 3, said
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(3)]
