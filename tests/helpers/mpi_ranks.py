@@ -15,7 +15,7 @@ from tests.helpers.cluster_runner import ClusterFailed
 from tests.helpers.warm_processes import QUIET
 from tfdist.cluster import mpi
 from tfdist.errors import LaunchError
-from tfdist.launch.mpi import find_mpiexec
+from tfdist.launch.mpi import OPEN_MPI_VARIABLES, find_mpiexec
 
 
 def _is_there() -> bool:
@@ -42,7 +42,7 @@ def run_ranks(args: Sequence[str], *, ranks: int, log: Path, timeout_seconds: fl
 
 def end_of_ranks(args: Sequence[str], *, ranks: int, log: Path, timeout_seconds: float = 240) -> tuple[int | None, str]:
     """As `run_ranks`, whatever the exit code of mpiexec, None if they ran out of time."""
-    env = {name: value for name, value in {**os.environ, **QUIET}.items() if name != "TF_CONFIG"}
+    env = {name: value for name, value in {**OPEN_MPI_VARIABLES, **os.environ, **QUIET}.items() if name != "TF_CONFIG"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*find_mpiexec(), "-n", str(ranks), sys.executable, *args],

@@ -36,7 +36,7 @@ _SHARED_MEMORY = "/dev/shm/mpich_shm_"
 #: Others come within microseconds, or after the rest of a step, in which they need their cores.
 _SPIN_SECONDS = 3e-5
 _LEAST_NAP_SECONDS, _LONGEST_NAP_SECONDS, _NAP_SHARE = 2e-5, 1e-3, 0.1
-#: How long a wait lasts before it's asked whether the others are still there.
+#: How long a wait lasts before it's asked whether the others are still there, each time.
 _CHECK_SECONDS = 0.01
 
 
@@ -124,13 +124,15 @@ def wait(request: Any, *, spin_seconds: float = _SPIN_SECONDS, check: Callable[[
     Args:
         request: an mpi4py.MPI.Request.
         spin_seconds: how long to ask again at once.
-        check: raises if there's nobody left to wait for; asked a hundred times a second or more.
+        check: raises if there's nobody left to wait for; asked up to a hundred times a second.
     """
     began = time.perf_counter()
+    next_check = _CHECK_SECONDS
     while not request.Test():
         waited = time.perf_counter() - began
-        if waited > _CHECK_SECONDS:
+        if waited > next_check:
             check()
+            next_check = waited + _CHECK_SECONDS
         if waited > spin_seconds:
             time.sleep(min(max(_NAP_SHARE * waited, _LEAST_NAP_SECONDS), _LONGEST_NAP_SECONDS))
 

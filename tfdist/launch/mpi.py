@@ -44,7 +44,7 @@ _INHERITED = "PMI_FD"
 _OWN_TO_HOLDERS = ("_", "PWD", "OLDPWD", "SHLVL")
 _MOST_CHARACTERS = 2000
 #: Open MPI refuses more ranks than cores, and to run as root; a job of one machine may be either.
-_OPEN_MPI = {
+OPEN_MPI_VARIABLES = {
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -111,7 +111,7 @@ def _start(options: LaunchOptions, path: Path, said: IO[bytes]) -> subprocess.Po
     holder = [sys.executable, "-I", "-S", str(Path(__file__).with_name("mpi_holder.py")), str(path)]
     return subprocess.Popen(
         [*find_mpiexec(options.mpiexec), "-n", str(options.num_tasks), *holder],
-        env={**_OPEN_MPI, **os.environ},
+        env={**OPEN_MPI_VARIABLES, **os.environ},
         stdin=subprocess.DEVNULL,
         stdout=said,
         stderr=subprocess.STDOUT,

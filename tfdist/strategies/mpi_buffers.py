@@ -15,6 +15,7 @@ import numpy as np
 ALIGNMENT_BYTES = 64
 #: Gradients in buckets, and metrics; what is not asked for again goes.
 _MOST_BUFFERS = 64
+_MOST_TIMES_AS_LARGE = 2
 
 
 class Buffers:
@@ -33,8 +34,14 @@ class Buffers:
         return raw[begin : begin + size]
 
     def _free(self, size: int) -> np.ndarray:
-        for place in range(len(self._given)):
-            if self._given[place].nbytes == size and _references(self._given, place) == _OF_A_FREE_ONE:
+        """The smallest that is not in use, if it isn't far too large: gathered rows are another number in each step."""
+        sizes = {
+            place: raw.nbytes
+            for place, raw in enumerate(self._given)
+            if size <= raw.nbytes <= _MOST_TIMES_AS_LARGE * size
+        }
+        for place in sorted(sizes, key=lambda place: sizes[place]):
+            if _references(self._given, place) == _OF_A_FREE_ONE:
                 return self._given.pop(place)
         return np.empty(size, np.uint8)
 
