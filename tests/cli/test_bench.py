@@ -49,7 +49,7 @@ def test_the_list():
         (
             ("scaling", "--contenders=torch DDP", "--torch_python=/no/python"),
             1,
-            "torch is not installed for /no/python",
+            "torch is not installed for --torch_python",
         ),
     ],
 )
@@ -93,7 +93,7 @@ def test_start_up_runs(tmp_path):
     assert "round 1 of 1: tfdist fit, 1 worker: imported " in done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["command"] == (
-        "tfdist bench start_up '--contenders=stock tf.distribute loop,tfdist fit,torch DDP' --quick --torch_python=PATH"
+        "tfdist bench start_up --quick '--contenders=stock tf.distribute loop,tfdist fit,torch DDP' --torch_python=PATH"
     )
     assert found["baseline"] == "stock tf.distribute loop"
     assert found["machine"]["cores"] == len(os.sched_getaffinity(0))
