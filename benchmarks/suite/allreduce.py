@@ -66,7 +66,7 @@ def _read(case: Case, answers: list[dict[str, Any]]) -> Mapping[str, float | Non
 BENCHMARK = Benchmark(
     name="allreduce",
     measures="GB/s and latency of an all-reduce between two processes with a core each, 4 KB to 100 MB",
-    takes="3 min",
+    takes="4 min",
     needs="2 cores; optional: torch",
     options=Options,
     cases=_cases,

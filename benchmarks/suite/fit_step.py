@@ -47,7 +47,7 @@ def _cases(options: Options, pythons: Pythons) -> Sequence[Case]:
 BENCHMARK = Benchmark(
     name="fit_step",
     measures="ms a step of a model so small that a step is overhead, MirroredStrategy and MultiWorkerMirroredStrategy",
-    takes="2 min",
+    takes="3 min",
     needs="2 cores; optional: tf_keras",
     options=Options,
     cases=_cases,

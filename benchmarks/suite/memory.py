@@ -21,7 +21,7 @@ class Options:
 
     workers: tuple[int, ...] = option((1, 2), quick=(2,), help="Of each job.")
     hidden: tuple[int, ...] = option((4096, 4096), quick=(256,), help="Units of the hidden layers.")
-    steps: int = option(20, quick=5, help="That the memory is the most of.")
+    steps: int = option(8, quick=5, help="That the memory is the most of.")
 
 
 def _cases(options: Options, pythons: Pythons) -> Sequence[Case]:
@@ -43,7 +43,7 @@ def _read(case: Case, answers: list[dict[str, Any]]) -> Mapping[str, float | Non
 BENCHMARK = Benchmark(
     name="memory",
     measures="MB of a process at most, and what the job added to its imported library; 20 million parameters (80 MB)",
-    takes="4 min",
+    takes="8 min",
     needs="2 cores; optional: tf_keras, torch, Keras on JAX",
     options=Options,
     cases=_cases,

@@ -108,7 +108,7 @@ def _derive(samples: Samples) -> None:
 BENCHMARK = Benchmark(
     name="planning",
     measures="steps that tfdist.planning predicts over steps as they are: two models, 2 and 4 workers, two link speeds",
-    takes="8 min",
+    takes="15 min",
     needs="root, iproute2, 2 cores",
     options=Options,
     cases=_cases,

@@ -65,7 +65,7 @@ def _parts(setting: str) -> tuple[int, int]:
 BENCHMARK = Benchmark(
     name="scaling",
     measures="examples/s and efficiency of 1 -> 2 workers with a core each, a perceptron of 1.9 million parameters",
-    takes="5 min",
+    takes="12 min",
     needs="2 cores; optional: tf_keras, torch, Keras on JAX",
     options=Options,
     cases=_cases,

@@ -85,7 +85,7 @@ def _remarks(samples: Samples) -> list[str]:
 BENCHMARK = Benchmark(
     name="slow_links",
     measures="seconds to 98% on MNIST over 1 Gbit/s and 100 Mbit/s: synchronous, accumulation, local SGD, async",
-    takes="40 min",
+    takes="60 min",
     needs="root, iproute2, mnist.npz in TFDIST_DATA_DIR, 2 cores; optional: torch",
     options=Options,
     cases=_cases,

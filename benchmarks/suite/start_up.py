@@ -33,7 +33,7 @@ def _cases(options: Options, pythons: Pythons) -> Sequence[Case]:
 BENCHMARK = Benchmark(
     name="start_up",
     measures="seconds from the command to the imported library, to connected workers, to the end of the first step",
-    takes="4 min",
+    takes="5 min",
     needs="2 cores; optional: tf_keras, torch, Keras on JAX",
     options=Options,
     cases=_cases,

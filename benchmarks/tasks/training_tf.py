@@ -8,6 +8,7 @@ and times, of sums over all processes.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ def prepare(task: Task) -> Measure:
         os.environ["TF_CONFIG"] = task.tf_config()
     import tensorflow as tf
 
+    importlib.import_module("tf_keras" if task.options["engine"] == "legacy fit" else "keras")
     imported, before = task.seconds_since_start(), peak_bytes()
     devices = task.options.get("devices", 1)
     if devices > 1:
