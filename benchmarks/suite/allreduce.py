@@ -37,9 +37,7 @@ _LEAST, _MOST = 5, 200
 class Options:
     """Of the tensors."""
 
-    megabytes: tuple[float, ...] = option(
-        (0.004, 0.064, 1.0, 10.0, 100.0), quick=(0.004, 1.0), help="Of the tensors; up to 400 MB were tried."
-    )
+    megabytes: tuple[float, ...] = option((0.004, 0.064, 1.0, 10.0, 100.0), quick=(0.004, 1.0), help="Of the tensors.")
     workers: int = option(2, quick=2, help="Processes.")
 
 
