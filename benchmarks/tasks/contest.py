@@ -57,6 +57,10 @@ class Clock:
         """When all steps are over."""
         return (self._ended - self._begun) / (self._steps - self._warm_up)
 
+    def measured(self) -> dict[str, float]:
+        """What a task answers of its steps, when all are over."""
+        return {"step": self.seconds_a_step(), "ending": self.seconds_since_end()}
+
     def seconds_since_end(self) -> float:
         """What `fit` did behind its epoch."""
         return time.perf_counter() - self._ended
@@ -75,3 +79,16 @@ class FirstStep:
     def note(self) -> None:
         """A step is over, perhaps the first."""
         self.seconds = self.seconds or self._now()
+
+
+def tick_of(keras: Any, clock: Clock) -> Any:
+    """The callback by which `fit` of a Keras, today's or the legacy one, ticks."""
+
+    class Tick(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            clock.tick()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            clock.end()
+
+    return Tick()

@@ -33,27 +33,15 @@ def prepare(task: Task) -> Measure:
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     first = contest.FirstStep(task.seconds_since_start)
 
-    class Tick(keras.callbacks.Callback):
-        def __init__(self, clock: contest.Clock) -> None:
-            super().__init__()
-            self._clock = clock
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self._clock.tick()
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self._clock.end()
-
     def measure(request: dict[str, Any]) -> dict[str, Any]:
         steps, count = request["steps"] + WARM_UP, request["rows"]
         x, y = contest.rows(count * contest.BATCHES, features, task.index)
         repeats = -(-steps // contest.BATCHES)
         x, y = (array_repeated(array, repeats)[: steps * count] for array in (x, y))
         clock = contest.Clock(WARM_UP, first.note)
-        model.fit(x, y, batch_size=count, shuffle=False, verbose=0, callbacks=[Tick(clock)])
+        model.fit(x, y, batch_size=count, shuffle=False, verbose=0, callbacks=[contest.tick_of(keras, clock)])
         return {
-            "step": clock.seconds_a_step(),
-            "ending": clock.seconds_since_end(),
+            **clock.measured(),
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,

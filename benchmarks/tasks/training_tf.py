@@ -50,8 +50,7 @@ def prepare(task: Task) -> Measure:
         clock = contest.Clock(WARM_UP, first.note)
         trainings[hidden](request["rows"] * replicas, steps, clock)
         return {
-            "step": clock.seconds_a_step(),
-            "ending": clock.seconds_since_end(),
+            **clock.measured(),
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,
@@ -101,24 +100,13 @@ def _fit(strategy: Any, task: Task, hidden: Sequence[int]) -> Any:
     else:
         import keras
 
-    class Tick(keras.callbacks.Callback):
-        def __init__(self, clock: contest.Clock) -> None:
-            super().__init__()
-            self._clock = clock
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self._clock.tick()
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self._clock.end()
-
     with strategy.scope():
         model = _model(keras, task, hidden)
         optimizer = keras.optimizers.SGD(contest.RATE, momentum=contest.MOMENTUM)
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
     def train(rows: int, steps: int, clock: contest.Clock) -> None:
-        model.fit(_data(rows, task), steps_per_epoch=steps, verbose=0, callbacks=[Tick(clock)])
+        model.fit(_data(rows, task), steps_per_epoch=steps, verbose=0, callbacks=[contest.tick_of(keras, clock)])
 
     return train
 

@@ -63,8 +63,7 @@ def prepare(task: Task) -> Measure:
             clock.tick()
         clock.end()
         return {
-            "step": clock.seconds_a_step(),
-            "ending": clock.seconds_since_end(),
+            **clock.measured(),
             "imported": imported,
             "connected": connected,
             "first_step": first.seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -130,27 +131,23 @@ def sum_over_replicas(values: list[Any]) -> list[Any]:
     sums: list[Any] = [None] * len(values)
     for dtype in sorted({value.dtype.name for value in values}):
         places = [place for place, value in enumerate(values) if value.dtype.name == dtype]
-        reduced = _all_reduced(context, [values[place] for place in places])
-        for place, total in zip(places, reduced, strict=True):
-            sums[place] = total
+        for reduce, some in _groups(context, values, places):
+            for place, total in zip(some, reduce([values[place] for place in some]), strict=True):
+                sums[place] = total
     return sums
 
 
-def _all_reduced(context: Any, values: list[Any]) -> list[Any]:
+def _groups(context: Any, values: list[Any], places: list[int]) -> list[tuple[Callable[[Any], Any], list[int]]]:
+    """What sums which of the values at these places."""
     bucket_bytes = getattr(hooks.active_strategy(), "bucket_bytes", 0)
-    if not bucket_bytes or not can_exchange():
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
-    sums = list(values)
-    fitting = [place for place, value in enumerate(values) if _fits_buckets(value)]
-    in_order = in_buckets([values[place] for place in fitting], all_reduce, bucket_bytes=bucket_bytes)
-    for place, total in zip(fitting, in_order, strict=True):
-        sums[place] = total
-    rest = [place for place in range(len(values)) if place not in fitting]
-    if rest:
-        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[place] for place in rest])
-        for place, total in zip(rest, reduced, strict=True):
-            sums[place] = total
-    return sums
+    has_buckets = bucket_bytes and can_exchange()
+    fitting = [place for place in places if has_buckets and _fits_buckets(values[place])]
+    rest = [place for place in places if place not in fitting]
+    groups = (
+        (functools.partial(in_buckets, send=all_reduce, bucket_bytes=bucket_bytes), fitting),
+        (functools.partial(context.all_reduce, tf.distribute.ReduceOp.SUM), rest),
+    )
+    return [(reduce, some) for reduce, some in groups if some]
 
 
 def _fits_buckets(value: Any) -> bool:
