@@ -15,7 +15,6 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def run(
         addresses = [f"{host}:{port}" for host, port in zip(hosts, held.ports, strict=False)]
         held.release_for_servers()
         environments = [environment(addresses, index) for index in range(workers)]
-        (link or Loopback()).run([command] * workers, environments, Path(folder), timeout_seconds)
+        (link or Link(None)).run([command] * workers, environments, Path(folder), timeout_seconds)
         lines = (Path(folder) / "0.log").read_text(errors="replace").splitlines()
     return json.loads(next(line for line in lines if line.startswith("RESULT ")).removeprefix("RESULT "))
 
@@ -64,19 +63,6 @@ def environment(addresses: list[str], index: int) -> dict[str, str]:
         task = {"type": "worker", "index": index}
         env["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
     return env
-
-
-class Loopback(Link):
-    """No link between the processes."""
-
-    def __init__(self) -> None:
-        super().__init__(("", ""))
-
-    def command(self, end: int, command: Sequence[str]) -> list[str]:
-        """As on a link, without its namespace."""
-        given = super().command(end, command)
-        at = given.index("ip")
-        return [*given[:at], *given[at + 4 :]]
 
 
 def main() -> None:

@@ -33,15 +33,16 @@ class Link:
     """A link that is up.
 
     Args:
-        ends: network namespaces.
+        ends: network namespaces; None for processes on loopback.
     """
 
-    ends: links.Link
+    ends: links.Link | None
 
     def command(self, end: int, command: Sequence[str]) -> list[str]:
         """The command that runs `command` at one end, on a core of its own, and that ends when this process does."""
         core = sorted(os.sched_getaffinity(0))[end % len(os.sched_getaffinity(0))]
-        inside = self.ends.inside(end, ["taskset", "-c", str(core), *command])
+        pinned = ["taskset", "-c", str(core), *command]
+        inside = pinned if self.ends is None else self.ends.inside(end, pinned)
         return ["python3", "-I", "-S", str(die_with_parent.__file__), str(os.getpid()), *inside]
 
     def run(self, commands: Sequence[Sequence[str]], environments: Sequence[dict[str, str]], logs: Path,

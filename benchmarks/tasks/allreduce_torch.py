@@ -20,10 +20,10 @@ def prepare(task: Task) -> Measure:
     connect(task)
 
     def measure(request: dict[str, Any]) -> dict[str, Any]:
-        source, seconds = torch.ones(request["bytes"] // 4), []
+        target, seconds = torch.ones(request["bytes"] // 4), []
         for _ in range(WARM_UP + request["times"]):
+            target.fill_(1)
             begun = time.perf_counter()
-            target = source.clone()
             distributed.all_reduce(target)
             found = float(target[0])
             seconds.append(time.perf_counter() - begun)
