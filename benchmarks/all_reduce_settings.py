@@ -34,6 +34,7 @@ VARIANTS: dict[str, Any] = {
     "buckets of 4 MB": {"bucket_bytes": 4 << 20},
     "receive in 4 KB": {"receive_chunk_bytes": 0},
     "memory given back": {"keeps_memory": False},
+    "nothing gathered": {"gathered_bytes": 0},
     "fresh keys": {"keeps_keys": False},
 }
 

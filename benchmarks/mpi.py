@@ -44,7 +44,7 @@ def all_reduce(strategy: Any, elements: int) -> Callable[[int], float]:
     @tf.function
     def reduced(value: tf.Tensor) -> tf.Tensor:
         def replica(value: tf.Tensor) -> tf.Tensor:
-            return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
+            return tfdist.gradients.sum_over_replicas([tf.identity(value)])[0]
 
         return strategy.run(replica, args=(value,))
 

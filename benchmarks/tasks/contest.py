@@ -85,6 +85,9 @@ def tick_of(keras: Any, clock: Clock) -> Any:
     """The callback by which `fit` of a Keras, today's or the legacy one, ticks."""
 
     class Tick(keras.callbacks.Callback):
+        #: As if it weren't there: tfdist would add up metrics in each step for a callback that may look at them.
+        reads_batch_logs = False
+
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             clock.tick()
 

@@ -40,10 +40,23 @@ class Sums:
     def _function(self, count: int) -> Any:
         import tensorflow as tf
 
+        reduce = _sum_of_tfdist if hasattr(self._strategy, "collective_settings") else _sum_of_stock
         source = tf.Variable(tf.ones([count]))
 
         def in_replica() -> Any:
-            context = tf.distribute.get_replica_context()
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(source))[0]
+            return reduce(tf.identity(source))[0]
 
         return tf.function(lambda: self._strategy.run(in_replica))
+
+
+def _sum_of_tfdist(value: Any) -> Any:
+    """What gradients are summed with."""
+    from tfdist.gradients import sum_over_replicas
+
+    return sum_over_replicas([value])[0]
+
+
+def _sum_of_stock(value: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)

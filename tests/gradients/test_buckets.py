@@ -46,6 +46,14 @@ def test_the_last_values_go_first_and_the_small_ones_together():
     ]
 
 
+def test_large_values_may_stay_whole():
+    assert list(plan_buckets([30, 1, 6, 0], 12, cuts=False)) == [
+        [Part(2, 0, 6)],
+        [Part(0, 0, 30)],
+        [Part(3, 0, 0), Part(1, 0, 1)],
+    ]
+
+
 @pytest.mark.parametrize("bucket_bytes", [1, 16, 400, 1 << 20])
 @pytest.mark.parametrize("traced", [True, False])
 def test_what_is_sent_comes_back_to_its_place(bucket_bytes, traced):

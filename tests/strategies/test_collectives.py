@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pickle
 import tempfile
@@ -19,7 +20,7 @@ from tests.strategies.programs.collectives import BUCKET_BYTES, VARIANTS, build,
 
 cluster = pytest.mark.cluster
 #: Of three workers only what differs.
-RUNS = {2: [*VARIANTS], 3: ["buckets", "no buckets"]}
+RUNS = {2: [*VARIANTS], 3: ["buckets", "gathered", "no buckets"]}
 both = pytest.mark.parametrize("workers", RUNS)
 in_variants = pytest.mark.parametrize(
     ("workers", "variant"), [(n, name) for n, names in RUNS.items() for name in names]
@@ -90,6 +91,7 @@ def test_all_workers_reduce_in_one_order(workers: int, variant: str) -> None:
     """Float32 values of 400, 3, 1 and 30 elements, float64 ones of 70; buckets are 64 float32 or 32 float64."""
     expected = {
         "buckets": [30, *[57] * 6, 58, 4, 23, 23, 24],
+        "gathered": [30, *[57] * 6, 58, 4, 23, 23, 24],
         "fresh keys": [30, *[57] * 6, 58, 4, 23, 23, 24],
         "user's": [200, 200, 34, 70],
         "one bucket": [434, 70],
@@ -100,6 +102,8 @@ def test_all_workers_reduce_in_one_order(workers: int, variant: str) -> None:
         assert reductions == found(workers)[0][variant]["reductions"]
         assert sorted(size for _, size, _ in reductions) == sorted(expected[variant])
         assert reductions[-1][0] == "float64"
+        expected_operation = "CollectiveGatherV2" if variant == "gathered" else "CollectiveReduceV2"
+        assert worker[variant]["operations"] == {expected_operation}
 
 
 @cluster
@@ -113,7 +117,7 @@ def test_a_bucket_waits_for_no_gradient_of_earlier_layers() -> None:
 @cluster
 def test_keys_are_kept_and_none_is_used_twice() -> None:
     for worker in found(2):
-        for variant in ("buckets", "user's", "one bucket"):
+        for variant in ("buckets", "gathered", "user's", "one bucket"):
             keys = [key for _, _, key in worker[variant]["reductions"]]
             assert all(key >= 1 << 30 for key in keys)
             assert len(set(keys)) == len(keys)
@@ -141,9 +145,19 @@ def test_processes_receive_in_larger_pieces_and_keep_memory() -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(("replicas", "expected"), [(2, 65536), (3, 12288), (4, 8192), (64, 4228)])
+def test_what_is_gathered_shrinks_with_the_number_of_workers(replicas: int, expected: int) -> None:
+    """A ring of n hands on an n-th of a bucket in each of twice as many messages."""
+    settings = tfdist.MultiWorkerMirroredStrategy.collective_settings
+    assert settings.gathered_bytes_among(replicas) == expected
+    assert dataclasses.replace(settings, gathered_bytes=0).gathered_bytes_among(replicas) == 0
+
+
+@pytest.mark.unit
 def test_one_process_has_no_buckets() -> None:
     """Its replicas share memory."""
     strategy = tfdist.MirroredStrategy(["CPU:0"])
     assert strategy.bucket_bytes == 0
+    assert strategy.gathered_bytes == 0
     assert not strategy.keeps_keys
     assert context.context().config.experimental.recv_buf_max_chunk == 0

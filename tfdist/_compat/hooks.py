@@ -116,13 +116,17 @@ class KerasHooks:
         accumulates_for_keras: whether the strategy does what an optimizer's `gradient_accumulation_steps` asks for.
         splits_operations: whether the devices of a mesh share each operation.
         bucket_bytes: of tensors that are summed over replicas, what is sent together at most; 0 for all at once.
+        cuts_buckets: whether a larger tensor is cut into several buckets.
         keeps_keys: whether what is sent in buckets has the same keys in every execution.
+        gathered_bytes: buckets of at most this are gathered by all, who add them up for themselves.
     """
 
     accumulates_for_keras = True
     splits_operations = False
     bucket_bytes = 0
+    cuts_buckets = True
     keeps_keys = False
+    gathered_bytes = 0
 
     def whole(self, value: Any) -> Any:
         """A tensor that was drawn at random, the same on all devices; where operations are split."""

@@ -6,9 +6,9 @@ sent in the order in which they are full:
     values      w1 [2.5 buckets]   b1   w2 [0.5 buckets]   b2   w3
     sent        w2        w1, a third   w1, a third   w1, a third        w3 b2 b1
 
-What is larger than a bucket is cut into equal parts. What has at least a quarter of its size goes alone, since joining
-means copying; the rest is joined. Which part is in which bucket depends on shapes only, so it is the same on all
-replicas.
+What is larger than a bucket is cut into equal parts, where that helps. What has at least a quarter of its size goes
+alone, since joining means copying; the rest is joined. Which part is in which bucket depends on shapes only, so it is
+the same on all replicas.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ class Part(NamedTuple):
         return self.end - self.begin
 
 
-def plan_buckets(sizes: Sequence[int], limit: int) -> Iterator[list[Part]]:
+def plan_buckets(sizes: Sequence[int], limit: int, *, cuts: bool = True) -> Iterator[list[Part]]:
     """What goes into each bucket, in the order in which the buckets are sent.
 
     Args:
         sizes: elements of each value.
         limit: elements of a bucket at most.
+        cuts: whether larger values are cut, or are a bucket of their own.
     """
     joined: list[Part] = []
     for place in reversed(range(len(sizes))):
-        for part in _parts(place, sizes[place], limit):
+        for part in _parts(place, sizes[place], limit if cuts else sizes[place]):
             if part.size >= _ALONE * limit:
                 yield [part]
                 continue
@@ -58,13 +59,13 @@ def plan_buckets(sizes: Sequence[int], limit: int) -> Iterator[list[Part]]:
 
 
 def _parts(place: int, size: int, limit: int) -> list[Part]:
-    count = max(1, -(-size // limit))
+    count = max(1, -(-size // max(1, limit)))
     bounds = [size * index // count for index in range(count + 1)]
     return [Part(place, begin, end) for begin, end in itertools.pairwise(bounds)]
 
 
 def in_buckets(
-    values: Sequence[tf.Tensor], send: Callable[[tf.Tensor], tf.Tensor], *, bucket_bytes: int
+    values: Sequence[tf.Tensor], send: Callable[[tf.Tensor], tf.Tensor], *, bucket_bytes: int, cuts: bool = True
 ) -> list[tf.Tensor]:
     """What `send` makes of values, bucket by bucket.
 
@@ -72,6 +73,7 @@ def in_buckets(
         values: dense, of one dtype, with static shapes.
         send: gives a flat tensor for a flat tensor, each of its elements from the one in its place.
         bucket_bytes: of a bucket at most, an element at least.
+        cuts: whether larger values are cut, or are a bucket of their own.
 
     Returns:
         The values' shapes, in their order.
@@ -81,7 +83,7 @@ def in_buckets(
     limit = max(1, bucket_bytes // values[0].dtype.size)
     flat = [tf.reshape(value, [-1]) for value in values]
     found: list[dict[int, tf.Tensor]] = [{} for _ in values]
-    for bucket in plan_buckets([one.shape.num_elements() for one in flat], limit):
+    for bucket in plan_buckets([one.shape.num_elements() for one in flat], limit, cuts=cuts):
         sent = send(_concatenated([_cut(flat[part.place], part) for part in bucket]))
         for part, piece in zip(bucket, _split(sent, bucket), strict=True):
             found[part.place][part.begin] = piece

@@ -139,12 +139,13 @@ def sum_over_replicas(values: list[Any]) -> list[Any]:
 
 def _groups(context: Any, values: list[Any], places: list[int]) -> list[tuple[Callable[[Any], Any], list[int]]]:
     """What sums which of the values at these places."""
-    bucket_bytes = getattr(hooks.active_strategy(), "bucket_bytes", 0)
+    strategy = hooks.active_strategy()
+    bucket_bytes, cuts = getattr(strategy, "bucket_bytes", 0), getattr(strategy, "cuts_buckets", True)
     has_buckets = bucket_bytes and can_exchange()
     fitting = [place for place in places if has_buckets and _fits_buckets(values[place])]
     rest = [place for place in places if place not in fitting]
     groups = (
-        (functools.partial(in_buckets, send=all_reduce, bucket_bytes=bucket_bytes), fitting),
+        (functools.partial(in_buckets, send=all_reduce, bucket_bytes=bucket_bytes, cuts=cuts), fitting),
         (functools.partial(context.all_reduce, tf.distribute.ReduceOp.SUM), rest),
     )
     return [(reduce, some) for reduce, some in groups if some]

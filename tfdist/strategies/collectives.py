@@ -16,6 +16,8 @@ from tfdist._compat.tensorflow_receive_chunks import receive_in_chunks
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _NEVER = 2**31 - 1
 _TOP_PAD_BYTES = 64 << 20
+#: Above, memory that is copied and added up costs more than a message.
+_MOST_GATHERED_BYTES = 64 << 10
 #: With any of these the user has decided about malloc.
 _MALLOC_VARIABLES = (
     "GLIBC_TUNABLES",
@@ -34,13 +36,27 @@ class CollectiveSettings:
         bucket_bytes: gradients are sent in buckets of at most this; 0 for all at once.
         receive_chunk_bytes: pieces in which a worker receives; 0 for TensorFlow's own.
         keeps_keys: whether what is sent in buckets has the same keys in every step; only where steps follow each other.
+        gathered_bytes: buckets of at most this are gathered by many workers, who add them up for themselves; few
+            gather more, see `gathered_bytes_among`. 0 for none.
         keeps_memory: whether memory that is freed stays with the process.
     """
 
     bucket_bytes: int = 4 << 20
     receive_chunk_bytes: int = 64 << 10
     keeps_keys: bool = True
+    gathered_bytes: int = 4 << 10
     keeps_memory: bool = True
+
+    def gathered_bytes_among(self, replicas: int) -> int:
+        """What is gathered at most.
+
+        n workers send S bytes n - 1 times, one after another, and a ring that adds up 2 (n - 1) times S / n bytes: half
+        the latency for S (1 - 2 / n) more bytes each time, which is nothing for two.
+        """
+        if not self.gathered_bytes:
+            return 0
+        more = _MOST_GATHERED_BYTES if replicas == 2 else self.gathered_bytes * replicas // (replicas - 2)
+        return min(_MOST_GATHERED_BYTES, more)
 
     def apply_to_process(self) -> None:
         """Before TensorFlow starts."""

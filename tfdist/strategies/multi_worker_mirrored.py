@@ -119,17 +119,22 @@ class MultiWorkerMirroredStrategy(SynchronousStrategy, tf.distribute.MultiWorker
                 "operation. Received: a strategy made after a tensor, dataset, model or optimizer. Make the strategy "
                 "first."
             ) from error
-        self._init_collectives(communication_options)
+        self._init_collectives(communication_options, through_mpi=choice.world is not None)
         self._init_workers(peer_timeout_seconds)
         communications.use(choice, self)
 
-    def _init_collectives(self, options: tf.distribute.experimental.CommunicationOptions | None) -> None:
+    def _init_collectives(
+        self, options: tf.distribute.experimental.CommunicationOptions | None, *, through_mpi: bool
+    ) -> None:
         """Between workers on CPUs; NCCL wants other sizes."""
         if self.num_workers == 1 or not self._computes_on_cpus:
             return
         given = getattr(options, "bytes_per_pack", 0)
         self.bucket_bytes = given or self.collective_settings.bucket_bytes
         self.keeps_keys = self.collective_settings.keeps_keys
+        self.cuts_buckets = bool(given) or not through_mpi
+        if not through_mpi:
+            self.gathered_bytes = self.collective_settings.gathered_bytes_among(self.num_replicas_in_sync)
 
     @property
     def _computes_on_cpus(self) -> bool:

@@ -25,12 +25,14 @@ BUCKET_BYTES = 256
 Options = tf.distribute.experimental.CommunicationOptions
 #: Settings that differ from the defaults, and the user's own options.
 VARIANTS: dict[str, tuple[dict[str, Any], Any]] = {
-    "buckets": ({"bucket_bytes": BUCKET_BYTES}, None),
-    "one bucket": ({}, None),
+    "buckets": ({"bucket_bytes": BUCKET_BYTES, "gathered_bytes": 0}, None),
+    "gathered": ({"bucket_bytes": BUCKET_BYTES}, None),
+    "one bucket": ({"gathered_bytes": 0}, None),
     "no buckets": ({"bucket_bytes": 0}, None),
-    "fresh keys": ({"bucket_bytes": BUCKET_BYTES, "keeps_keys": False}, None),
-    "user's": ({}, Options(bytes_per_pack=1024)),
+    "fresh keys": ({"bucket_bytes": BUCKET_BYTES, "gathered_bytes": 0, "keeps_keys": False}, None),
+    "user's": ({"gathered_bytes": 0}, Options(bytes_per_pack=1024)),
 }
+COLLECTIVES = ("CollectiveReduceV2", "CollectiveGatherV2")
 #: Elements of what is summed directly: one that is cut, small ones, of two dtypes.
 SHAPES = (((40, 10), "float32"), ((3,), "float32"), ((70,), "float64"), ((), "float32"), ((30,), "float32"))
 
@@ -72,8 +74,8 @@ def values_of(replica: int) -> list[np.ndarray]:
     return [np.asarray(random.randn(*shape), dtype) for shape, dtype in SHAPES]
 
 
-def reduced(strategy: Any) -> tuple[list[np.ndarray], list[tuple[str, int, int]]]:
-    """Sums of `values_of`, and dtype, elements and key of each all-reduce."""
+def reduced(strategy: Any) -> tuple[list[np.ndarray], list[tuple[str, int, int]], set[str]]:
+    """Sums of `values_of`; dtype, elements and key of each all-reduce; and the operations that make them."""
 
     @tf.function
     def run() -> Any:
@@ -81,12 +83,12 @@ def reduced(strategy: Any) -> tuple[list[np.ndarray], list[tuple[str, int, int]]
         return strategy.extended.call_for_each_replica(lambda: sum_over_replicas([tf.constant(one) for one in mine]))
 
     sums = [strategy.experimental_local_results(one)[0].numpy() for one in run()]
-    operations = [one for one in run.get_concrete_function().graph.get_operations() if one.type == "CollectiveReduceV2"]
+    operations = [one for one in run.get_concrete_function().graph.get_operations() if one.type in COLLECTIVES]
     found = []
     for one in operations:
         key = tf.get_static_value(one.inputs[3])
         found.append((one.inputs[0].dtype.name, one.inputs[0].shape.num_elements(), -1 if key is None else int(key)))
-    return sums, found
+    return sums, found, {one.type for one in operations}
 
 
 def layers_before_each_reduction(strategy: Any) -> list[int]:
@@ -107,7 +109,7 @@ def layers_before_each_reduction(strategy: Any) -> list[int]:
         strategy.run(in_replica)
 
     operations = step.get_concrete_function().graph.get_operations()
-    reductions = [one for one in operations if one.type == "CollectiveReduceV2"]
+    reductions = [one for one in operations if one.type in COLLECTIVES]
     return [sum(one.type == "MatMul" for one in _waited_for(reduction)) for reduction in reductions]
 
 
@@ -136,11 +138,12 @@ def main(folder: Path, variants: list[str]) -> None:
         strategy = make_strategy(*VARIANTS[name])
         with strategy.scope():
             model = build()
-        sums, reductions = reduced(strategy)
+        sums, reductions, operations = reduced(strategy)
         found[name] = {
             **train(model),
             "sums": sums,
             "reductions": reductions,
+            "operations": operations,
             "bucket_bytes": strategy.bucket_bytes,
             "layers": layers_before_each_reduction(strategy),
         }
