@@ -95,6 +95,7 @@ def main() -> None:
         efficiency = f"efficiency {alone / of['step']:4.2f}  " if alone and of["step"] else ""
         print(
             f"{name:20s} step {1e3 * of['step']:6.2f} ms, {1e3 * of['cpu']:6.2f} of a core  {efficiency}"
+            f"batch {1e3 * of['input']:5.2f} ms  "
             f"memory {of['peak_mb']:4.0f} MB, {of['left_mb']:4.0f} MB at the end"
         )
     for name, rounds in found.items():

@@ -1,7 +1,7 @@
 """One worker of all_reduce_settings.py: `all_reduce_task.py SPEC`, JSON of "settings", "sizes", "steps", "hidden".
 
-Prints a line of JSON: seconds of an all-reduce of each size, seconds of a training step, memory, and the buckets of a
-step.
+Prints a line of JSON: seconds of an all-reduce of each size, of a batch, and of a training step, memory, and the
+buckets of a step.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import keras
+import numpy as np
+import tensorflow as tf
+
+import tfdist
+from tfdist._compat.tensorflow_control_inputs import let_run
+from tfdist.gradients import reduction, sum_over_replicas
+
 SPEC = json.loads(sys.argv[1])
 WORKERS = len(json.loads(os.environ.get("TF_CONFIG", '{"cluster": {"worker": [0]}}'))["cluster"]["worker"])
-os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}
-
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-import tfdist  # noqa: E402
-from tfdist._compat.tensorflow_control_inputs import let_run  # noqa: E402
-from tfdist.gradients import reduction, sum_over_replicas  # noqa: E402
 
 EXAMPLES, WARM_UP = 128, 15
 
@@ -121,6 +120,12 @@ def fit_seconds(strategy: Any, steps: int) -> tuple[float, float]:
     return clock.medians()
 
 
+def input_seconds(strategy: Any) -> tuple[float, float]:
+    """Of a batch that nobody computes with."""
+    batches = iter(data() if strategy is None else strategy.experimental_distribute_dataset(data()))
+    return seconds_of(lambda: next(batches), 200)
+
+
 def seconds_at(*values: tf.Tensor) -> tf.Tensor:
     """When values are there; beside other operations with effects."""
     with tf.control_dependencies(values):
@@ -196,6 +201,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name, elements, times in SPEC.get("sizes", []):
         found[name], found[f"{name} cpu"] = all_reduce_seconds(strategy, elements, times)
+    found["input"], _ = input_seconds(strategy)
     if SPEC.get("steps"):
         measure = own_loop_seconds if SPEC["settings"] == "stock" else fit_seconds
         found["step"], found["cpu"] = measure(strategy, SPEC["steps"])

@@ -29,6 +29,10 @@ class BenchError(TfdistError):
     """What was asked for can't be measured."""
 
 
+class UnknownContender(BenchError):
+    """A benchmark has no contender of that name."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """What holds for any benchmark.
@@ -106,7 +110,7 @@ def _present(benchmark: Benchmark, own: Any, options: RunOptions) -> tuple[list[
     every = list(dict.fromkeys(case.job.contender.name for case in cases))
     unknown = [name for name in options.contenders if name not in every]
     if unknown:
-        raise BenchError(f"--contenders: Expected: some of {', '.join(every)}. Received: {', '.join(unknown)}.")
+        raise UnknownContender(f"--contenders: Expected: some of {', '.join(every)}. Received: {', '.join(unknown)}.")
     wanted = [case for case in cases if case.job.contender.name in (options.contenders or every)]
     missing: dict[str, str] = {}
     for case in wanted:
@@ -124,7 +128,7 @@ def _present(benchmark: Benchmark, own: Any, options: RunOptions) -> tuple[list[
 def _baseline(benchmark: Benchmark, cases: Sequence[Case], options: RunOptions) -> str:
     names = list(dict.fromkeys(case.job.contender.name for case in cases))
     if options.baseline and options.baseline not in names:
-        raise BenchError(f"--baseline: Expected: one of {', '.join(names)}. Received: {options.baseline}.")
+        raise UnknownContender(f"--baseline: Expected: one of {', '.join(names)}. Received: {options.baseline}.")
     wanted = options.baseline or benchmark.baseline
     return wanted if wanted in names else names[0]
 
@@ -141,7 +145,8 @@ def _write(report: Report, options: RunOptions) -> None:
     if not has_plot:
         _say(plot.REMEDY)
     if options.docs:
-        lines = [*table, "", *(f"- {one.splitlines()[0]}" for one in remarks), "", report.source()]
+        listed = [f"- {one.splitlines()[0]}" for one in remarks]
+        lines = [*table, "", *([*listed, ""] if listed else []), report.source()]
         if has_plot:
             picture = DOCUMENT.parent / f"bench_{name}.png"
             shutil.copyfile(folder / "results.png", picture)

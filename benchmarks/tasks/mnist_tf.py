@@ -55,6 +55,7 @@ def _fit(strategy: Any, model: Any, data: Any, steps: int, race: mnist.Race, par
     import keras
 
     class Judge(keras.callbacks.Callback):
+        reads_batch_logs = False
         _is_first = True
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -42,10 +42,10 @@ def test_the_list():
         (("scalling",), 2, "Unknown benchmark 'scalling'. Did you mean scaling?"),
         (("--rounds=3",), 2, "The benchmark's name comes first. Received: --rounds=3."),
         (("scaling", "--rouns=3"), 2, "Unknown option --rouns. Did you mean --rounds?"),
-        (("scaling", "--rounds=0"), 2, "--rounds must be an integer. Received: rounds='0'"),
+        (("scaling", "--rounds=0"), 2, "--rounds must be a positive integer. Received: rounds='0'"),
         (("scaling", "--rows=0"), 2, "--rows: Expected: numbers above 0. Received: rows=0."),
         (("scaling", "mlp"), 2, "takes options only. Received: mlp."),
-        (("scaling", "--contenders=me"), 1, "--contenders: Expected: some of stock tf.distribute loop, "),
+        (("scaling", "--contenders=me"), 2, "--contenders: Expected: some of stock tf.distribute loop, "),
         (
             ("scaling", "--contenders=torch DDP", "--torch_python=/no/python"),
             1,

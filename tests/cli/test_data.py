@@ -273,7 +273,7 @@ def test_moments_of_numbers_that_come_in_parts_are_those_of_all():
         (["write", "--from=a.csv", "--to=x", "--num_shards=two"], "--num_shards must be an integer"),
         (["write", "a.csv"], "takes options only. Received: 'a.csv'"),
         (["reshard", "x", "--tO=y"], "Unknown option --tO. Did you mean --to?"),
-        (["inspect", "x", "--records=-1"], "--records must be an integer"),
+        (["inspect", "x", "--records=-1"], "--records must be a non-negative integer"),
         (["inspect", "absent-*"], "tfdist data inspect: At least one TFRecord file must match"),
         (["write", "--from=absent.csv", "--to=x", "--num_shards=1"], "The file must be there"),
         (["write", "--from=keras:mnits", "--to=x", "--num_shards=1"], "Did you mean keras:mnist?"),

@@ -52,7 +52,7 @@ def test_a_plot(tmp_path):
     [
         (JOB[1:], 2, "--params must be given. Write for example: tfdist plan --params=1.2e9"),
         ((*JOB, "--bandwidth=fast"), 2, "--bandwidth: Expected: bits or bytes a second such as 100Gbit"),
-        ((*JOB, "--hosts=0"), 2, "--hosts must be an integer. Received: hosts='0'"),
+        ((*JOB, "--hosts=0"), 2, "--hosts must be an integer in the range [1, 10000]. Received: hosts='0'"),
         ((*JOB, "--failure=3h"), 2, "Unknown option --failure. Did you mean --failures?"),
         ((*JOB, "train.py"), 2, "takes options only. Received: train.py"),
         ((*JOB, "--json=/nowhere/plan.json"), 2, "--json: Expected: a file to write to."),

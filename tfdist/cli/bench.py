@@ -66,7 +66,10 @@ def run(argv: list[str]) -> int:
         near = nearest_of(name, [*known, *dict(registry.scripts())])
         hint = f" Did you mean {near}?" if near else f" There are {', '.join(known)}."
         raise UsageError(f"Unknown benchmark {name!r}.{hint}")
-    return _run(harness, registry.load(name), name, rest)
+    try:
+        return _run(harness, registry.load(name), name, rest)
+    except harness.UnknownContender as error:
+        raise UsageError(str(error)) from error
 
 
 def _run_if_possible(harness: Any, benchmark: Any, name: str, argv: list[str]) -> int:

@@ -12,7 +12,6 @@ from absl import flags
 from tfdist.cluster.suggest import nearest_of
 
 _ABSL_SAYS = ";\n    repeat this option to specify a list of values"
-_WANTED = {"int": "an integer", "float": "a number above its bound", "bool": "true or false"}
 HELP = ("-h", "--help", "-help", "--helpfull", "-?")
 
 
@@ -87,7 +86,7 @@ def _bad_value(values: flags.FlagValues, said: str) -> str:
     if match is None:
         return _one_line(said)
     name, value = match.groups()
-    wanted = _WANTED.get(values[name].flag_type(), "valid")
+    wanted = "true or false" if values[name].boolean else values[name].parser.syntactic_help or "valid"
     return f"--{name} must be {wanted}. Received: {name}={value!r}."
 
 
