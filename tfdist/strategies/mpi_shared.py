@@ -1,4 +1,4 @@
-"""Sums of arrays of ranks that share memory, as those of one host do; MPI gives the memory (MPI-3, chapter 12.2).
+"""Sums of arrays of ranks that share memory, as those of one host do; MPI gives the memory (MPI-4.0, section 12.2.3).
 
 A sum goes through windows of two slots, which each rank has and all of its host can read, a slot's worth at a time:
 
