@@ -111,6 +111,7 @@ class ServedPass:
         self._due, self._rows, self._error = first, {}, None  # type: int, dict[int, list[bytes]], Exception | None
         self._asked_at = self._reached_at = self._arrived_at = time.monotonic()
         self._elements: Elements | None = None
+        self._is_gone = False
         # Steps up to here that aren't there were lost.
         self._lost_upto = -1
         self._changed = threading.Condition()
@@ -124,6 +125,8 @@ class ServedPass:
         """See `Source.row`."""
         with self._changed:
             begun = self._asked_at = time.monotonic()
+            if self._is_gone:
+                raise _gone(self._address)
             while step not in self._rows and not self._must_be_read_here(begun):
                 self._changed.wait(0.1)
             row = self._rows.pop(step, [])
@@ -141,8 +144,9 @@ class ServedPass:
             self.is_closed = True
             self._rows.clear()
             self._changed.notify_all()
-        if self._elements is not None:
-            self._elements.cancel()
+        elements = self._elements
+        if elements is not None:
+            elements.cancel()
 
     def _must_be_read_here(self, begun: float) -> bool:
         now = time.monotonic()
@@ -156,6 +160,8 @@ class ServedPass:
         if _answers(self._address):
             self._reached_at = time.monotonic()
         elif now - self._reached_at > DEADLINE_SECONDS:
+            self._is_gone = True
+            self.close()
             raise _gone(self._address)
 
     def _skip_gaps(self) -> None:
@@ -166,17 +172,25 @@ class ServedPass:
 
     def _receive(self, served: Callable[..., Any], epoch: int, first: int) -> None:
         try:
-            self._elements = Elements(served(tf.constant(epoch, tf.int64), tf.constant(first, tf.int64)))
-            for step, strings in self._elements:
-                self._keep(int(step), strings.numpy().tolist())
-                if self.is_closed:
-                    return
+            self._take(Elements(served(tf.constant(epoch, tf.int64), tf.constant(first, tf.int64))))
         except tf.errors.CancelledError:
             return
         except Exception as error:  # what is wrong with a record is found again, and said, where it's read here
-            self._error = error
+            self._error = error.with_traceback(None)
             logger.warning("input: data workers failed, so the rest of the epoch is read here: %s", str(error)[:300])
+        finally:
+            # TensorFlow's client calls the dispatcher every second as long as there is an iterator, also a dead one.
+            self._elements = None
         self._ended()
+
+    def _take(self, elements: Elements) -> None:
+        self._elements = elements
+        if self.is_closed:
+            return
+        for step, strings in elements:
+            self._keep(int(step), strings.numpy().tolist())
+            if self.is_closed:
+                return
 
     def _keep(self, step: int, strings: list[bytes]) -> None:
         with self._changed:
