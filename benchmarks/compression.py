@@ -47,6 +47,10 @@ WAYS = {
     "Quantize(8)": Way(Quantize(8)),
     "Quantize(4)": Way(Quantize(4)),
     "Quantize(1)": Way(Quantize(1)),
+    **{
+        f"PowerSGD({rank}, 'bfloat16')": Way(PowerSGD(rank, start_step=WARM_UP, dtype="bfloat16"))
+        for rank in (4, 7, 14)
+    },
 }
 
 

@@ -21,6 +21,9 @@ from tfdist.strategies.compressing import as_compressor
 
 #: Float32 rounding of products of matrices in another order, after six steps.
 TOLERANCE = 1e-6
+#: A number that NumPy rounds to the other of two neighbours, which are 2^-8 of it apart, since it differs by float32
+#: rounding: factors are about 1.
+TOLERANCES = {"power in 16 bits": 2**-8}
 LARGE = (0, 1)
 
 # Fifteen functions are compiled one after another, on a busy machine.
@@ -51,7 +54,10 @@ def cast(dtype: Any) -> Simulation:
     return lambda step, values, state: sum(value.astype(dtype).astype("float32") for value in values)
 
 
-def power(rank: int, start: int = 0) -> Simulation:
+def power(rank: int, start: int = 0, dtype: Any = np.float64) -> Simulation:
+    def said(value: np.ndarray) -> np.ndarray:
+        return value.astype(dtype).astype("float64")
+
     def simulate(step: int, values: Values, state: dict[str, Any]) -> np.ndarray:
         if step < start:
             return sum(values)
@@ -60,8 +66,8 @@ def power(rank: int, start: int = 0) -> Simulation:
         if factor is None:
             random = np.random.Generator(np.random.PCG64(state["index"]))
             factor = random.standard_normal((values[0].shape[-1], rank), "float32")
-        basis, _ = np.linalg.qr(sum(m @ factor for m in matrices).astype("float64"))
-        factors = [m.T @ basis for m in matrices]
+        basis, _ = np.linalg.qr(sum(said(m @ factor) for m in matrices))
+        factors = [said(m.T @ basis) for m in matrices]
         state["factor"] = sum(factors)
         state["error"] = [m - basis @ own.T for m, own in zip(matrices, factors, strict=True)]
         return (basis @ state["factor"].T).reshape(values[0].shape)
@@ -116,6 +122,7 @@ SIMULATIONS: dict[str, Simulation] = {
     "float16": cast(np.float16),
     "power": power(3),
     "power later": power(2, start=2),
+    "power in 16 bits": power(3, dtype=ml_dtypes.bfloat16),
     "top": top(lambda step: 0.05),
     "top with momentum": top(lambda step: 0.05, 0.9),
     "top warmed up": top(lambda step: (0.25, 0.25, 0.0625, 0.0625, 0.05, 0.05)[step]),
@@ -154,13 +161,14 @@ def assert_equal(found: list[Values], expected: list[Values], atol: float = TOLE
 def assert_as_in_numpy(found: list[dict[str, Any]], name: str) -> None:
     """Weights after each step, and what the replicas owe at the end."""
     expected, states = weights_after(name, momentum=0.9 if name == "top with momentum" else 0.0)
-    assert_equal(found[0][name]["weights"], expected)
+    atol = TOLERANCES.get(name, TOLERANCE)
+    assert_equal(found[0][name]["weights"], expected, atol)
     kept = [task[name]["states"][-1] for task in found]
     for place in LARGE if "0_error" in kept[0] else ():
         copies = [copy for task in kept for copy in task[f"{place}_error"]]
         assert len(copies) == REPLICAS
         for copy, wanted in zip(copies, states[place]["error"], strict=True):
-            np.testing.assert_allclose(copy, wanted.reshape(copy.shape), atol=TOLERANCE)
+            np.testing.assert_allclose(copy, wanted.reshape(copy.shape), atol=atol)
             assert np.abs(wanted).max() > 1e-3, "or this shows nothing"
 
 
@@ -188,6 +196,13 @@ def test_nothing_is_lost(found, name: str) -> None:
         applied = -found[0][name]["weights"][-1][place]
         if name != "top with momentum":
             np.testing.assert_allclose(applied + sum(owes).reshape(total.shape), total, atol=5 * TOLERANCE)
+
+
+@pytest.mark.cluster
+def test_factors_in_16_bits_are_half_the_bytes(found) -> None:
+    """But for those of what is sent as it is, and of the flag that says whether all is finite."""
+    whole = 4 * sum(int(np.prod(shape)) for place, shape in enumerate(SHAPES) if place not in LARGE) + 4
+    assert found[0]["power in 16 bits"]["sent"] - whole == (found[0]["power"]["sent"] - whole) // 2
 
 
 @pytest.mark.cluster
@@ -244,6 +259,7 @@ def test_an_update_that_a_rule_skips_leaves_states_alone(found) -> None:
         (lambda: PowerSGD(start_step=-1), "Received: start_step=-1"),
         (lambda: PowerSGD(min_ratio=0.5), "Received: min_ratio=0.5"),
         (lambda: PowerSGD(min_size=0), "Received: min_size=0"),
+        (lambda: PowerSGD(dtype="int8"), r"'float32', 'bfloat16', 'float16'\). Received: dtype='int8'"),
         (lambda: TopK(0), "above 0 and at most 1. Received: fraction=0"),
         (lambda: TopK(1.5), "Received: fraction=1.5"),
         (lambda: TopK("1%"), "fraction as a number. Received: fraction='1%'"),

@@ -34,6 +34,7 @@ COMPRESSORS: dict[str, Compressor] = {
     "float16": Cast("float16"),
     "power": PowerSGD(rank=3),
     "power later": PowerSGD(rank=2, start_step=2),
+    "power in 16 bits": PowerSGD(rank=3, dtype="bfloat16"),
     "top": TopK(0.05),
     "top with momentum": TopK(0.05, momentum=0.9),
     "top warmed up": TopK(0.05, warmup_steps=4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -35,8 +35,7 @@ class Cast(Compressor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dtype not in DTYPES:
-            raise ValueError(f"Expected: dtype to be one of {DTYPES}. Received: dtype={self.dtype!r}. Choose one.")
+        check_dtype(self.dtype, DTYPES)
 
     def stages(self) -> tuple[Stage, ...]:
         """The same always."""
@@ -46,3 +45,9 @@ class Cast(Compressor):
         self, values: list[tf.Tensor], states: list[State], exchange: Exchange
     ) -> tuple[list[tf.Tensor], list[State]]:
         return exchange.sum_cast(values, tf.as_dtype(self.dtype)), states
+
+
+def check_dtype(dtype: Any, known: tuple[str, ...]) -> None:
+    """Refuse what is no name of a dtype for the wire."""
+    if dtype not in known:
+        raise ValueError(f"Expected: dtype to be one of {known}. Received: dtype={dtype!r}. Choose one.")
