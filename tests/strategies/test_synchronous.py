@@ -117,6 +117,12 @@ def test_a_backup_worker_stands_in_for_the_slowest(rounds):
     assert result["dropped"] < slow + sum(others) / 5
 
 
+def test_all_functions_are_there_when_workers_begin(rounds):
+    """One that is made later is told to all workers, and the chief waits for one that is stopped."""
+    at_first, at_last = rounds["slow, 1"]["made"]
+    assert at_first == at_last == {("apply", 2), ("drop", 1), ("clear", 0)}
+
+
 @pytest.mark.parametrize("backup_workers", [0, 1])
 def test_an_interrupted_fit_leaves_nothing(rounds, backup_workers):
     result = rounds[f"interrupted, {backup_workers}"]

@@ -64,7 +64,7 @@ class Pushes:
         self._number: tf.Tensor | None = None
         #: Where gradients wait, and what is to be called with their mean, in the order of the step's calls.
         self.collected: list[tuple[Mailbox, Update]] = []
-        #: Functions of the chief for them, made when they are needed.
+        #: Functions of the chief for them, by what they do to how many executions' gradients.
         self.on_chief: dict[tuple[str, int], Any] = {}
 
     @property

@@ -78,6 +78,9 @@ class Rounds:
 
     def begin(self, pushes: Pushes) -> int:
         """The number of an execution that begins, with such pushes."""
+        # Not when they are needed: all workers are told of a new function, and one that is stopped doesn't answer.
+        for what, count in (("apply", self._needed), ("drop", 1), ("clear", 0)):
+            self._function(pushes, what, count)
         number = next(_numbers)
         self._under_way[number] = _Begun(self._round, pushes)
         self._used[id(pushes)] = pushes
@@ -128,14 +131,18 @@ class Rounds:
             self._call(pushes, "clear", [])
 
     def _call(self, pushes: Pushes, what: str, numbers: list[int]) -> None:
-        key = what, len(numbers)
+        with explained(self._cluster):
+            self._function(pushes, what, len(numbers))(tf.constant(numbers, tf.int64))
+
+    def _function(self, pushes: Pushes, what: str, count: int) -> Any:
+        """What does it to so many executions' gradients."""
+        key = what, count
         if key not in pushes.on_chief:
             call = getattr(_Chief(self._strategy, pushes), what)
             with tracing_for_workers(self._strategy):
                 traced = tf.function(tf.autograph.experimental.do_not_convert(call))
-                pushes.on_chief[key] = traced.get_concrete_function(tf.TensorSpec([len(numbers)], tf.int64))
-        with explained(self._cluster):
-            pushes.on_chief[key](tf.constant(numbers, tf.int64))
+                pushes.on_chief[key] = traced.get_concrete_function(tf.TensorSpec([count], tf.int64))
+        return pushes.on_chief[key]
 
 
 class _Chief:

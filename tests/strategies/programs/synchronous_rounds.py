@@ -30,6 +30,7 @@ from tests.strategies.programs.parameter_server_faults import At
 from tfdist._compat import hooks
 from tfdist.cluster import Cluster, Task
 from tfdist.coordination.mailbox import Mailbox
+from tfdist.coordination.pushes import Pushes
 from tfdist.errors import TaskLostError
 from tfdist.updates import Synchronous
 
@@ -84,6 +85,17 @@ class Left(keras.callbacks.Callback):
         self.found = left_of(self.model)
 
 
+class Made(keras.callbacks.Callback):
+    """Notes the chief's functions for gradients, as a `fit` trains its first batch and its last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[set[tuple[str, int]]] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.found = [*self.found[:1], {key for pushes in pushes_of(self.model) for key in pushes.on_chief}]
+
+
 class Job:
     """One table.
 
@@ -131,8 +143,11 @@ class Job:
 
 def left_of(model: keras.Model) -> int:
     """How many gradients lie on the ps."""
-    all_pushes = [one.pushes for one in model.train_function._functions.values()]
-    return sum(left_in(mailbox) for pushes in all_pushes for mailbox, _ in pushes.collected)
+    return sum(left_in(mailbox) for pushes in pushes_of(model) for mailbox, _ in pushes.collected)
+
+
+def pushes_of(model: keras.Model) -> list[Pushes]:
+    return [one.pushes for one in model.train_function._functions.values()]
 
 
 def left_in(mailbox: Mailbox) -> int:
@@ -155,7 +170,9 @@ def without_faults() -> Iterator[tuple[str, dict[str, Any]]]:
     with tfdist.cluster.local(workers=WORKERS, ps=PS) as cluster:
         for backup_workers in (0, 1):
             strategy = tfdist.ParameterServerStrategy(cluster, update=Synchronous(backup_workers))
-            yield f"slow, {backup_workers}", Job(strategy, SLOW_SECONDS).fit()
+            made = Made()
+            found = Job(strategy, SLOW_SECONDS).fit(made)
+            yield f"slow, {backup_workers}", {**found, "made": made.found}
             yield f"interrupted, {backup_workers}", Job(strategy).interrupted()
 
 
