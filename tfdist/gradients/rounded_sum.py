@@ -64,13 +64,13 @@ def _checked(values: list[tf.Tensor], wire_dtype: tf.DType | str) -> tf.DType:
 
 def _direct(replicas: int, wire_dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
     def by_gathering(flat: tf.Tensor) -> tf.Tensor:
-        return _total(tf.reshape(_gathered(tf.cast(flat, wire_dtype)), [replicas, -1]))
+        return _total(_gathered(tf.cast(flat, wire_dtype), replicas))
 
     def by_parts(flat: tf.Tensor) -> tf.Tensor:
         size = flat.shape.num_elements()
         padded = tf.pad(tf.cast(flat, wire_dtype), [[0, -size % replicas]])
         mine = tf.cast(_total(all_to_all(tf.reshape(padded, [replicas, -1]))), wire_dtype)
-        return tf.cast(_gathered(mine)[:size], tf.float32)
+        return tf.cast(tf.reshape(_gathered(mine, replicas), [-1])[:size], tf.float32)
 
     return by_gathering if replicas == 2 else by_parts
 
@@ -87,10 +87,13 @@ def _by_context(wire_dtype: tf.DType) -> Callable[[tf.Tensor], tf.Tensor]:
     return by_gathering
 
 
-def _gathered(rounded: tf.Tensor) -> tf.Tensor:
-    """All replicas' [n] as [replicas * n]."""
-    # CollectiveGatherV2 knows no bfloat16, and copies bits.
-    return tf.bitcast(all_gather(tf.bitcast(rounded, tf.float16)), rounded.dtype)
+def _gathered(rounded: tf.Tensor, replicas: int) -> tf.Tensor:
+    """All replicas' [n], as [replicas, n]."""
+    size = rounded.shape.num_elements()
+    # CollectiveGatherV2 knows no bfloat16, and in float16 oneDNN reports an error on many processors. It copies bits.
+    pairs = tf.reshape(tf.pad(rounded, [[0, size % 2]]), [-1, 2])
+    found = tf.bitcast(all_gather(tf.bitcast(pairs, tf.int32)), rounded.dtype)
+    return tf.reshape(found, [replicas, -1])[:, :size]
 
 
 def _total(rows: tf.Tensor) -> tf.Tensor:
