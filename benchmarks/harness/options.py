@@ -47,13 +47,22 @@ def read(options: type, values: flags.FlagValues, *, quick: bool) -> Any:
         if given is None:
             found[field.name] = field.metadata["quick"] if quick else field.default
         elif isinstance(field.default, tuple):
-            found[field.name] = tuple(type(field.default[0])(one) for one in given)
+            found[field.name] = _elements(field.name, given, type(field.default[0]))
         else:
             found[field.name] = given
     for name, value in found.items():
         if any(isinstance(one, (int, float)) and one <= 0 for one in (value if isinstance(value, tuple) else [value])):
             raise ValueError(f"--{name}: Expected: numbers above 0. Received: {name}={_text(value)}.")
     return options(**found)
+
+
+def _elements(name: str, given: list[str], kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(map(kind, given))
+    except ValueError as error:
+        expected = "whole numbers" if kind is int else "numbers"
+        said = f"Expected: {expected} with commas between them. Received: {name}={','.join(given)}."
+        raise ValueError(f"--{name}: {said}") from error
 
 
 def _text(value: Any) -> str:

@@ -44,6 +44,8 @@ def test_the_list():
         (("scaling", "--rouns=3"), 2, "Unknown option --rouns. Did you mean --rounds?"),
         (("scaling", "--rounds=0"), 2, "--rounds must be a positive integer. Received: rounds='0'"),
         (("scaling", "--rows=0"), 2, "--rows: Expected: numbers above 0. Received: rows=0."),
+        (("allreduce", "--megabytes=1,abc"), 2, "--megabytes: Expected: numbers with commas between them. Received: "),
+        (("start_up", "--workers=1.5"), 2, "--workers: Expected: whole numbers with commas between them. Received: "),
         (("scaling", "mlp"), 2, "takes options only. Received: mlp."),
         (("scaling", "--contenders=me"), 2, "--contenders: Expected: some of stock tf.distribute loop, "),
         (
